@@ -1,0 +1,1 @@
+"""The services of `viseme.v1`, one servicer per module."""

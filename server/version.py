@@ -1,0 +1,7 @@
+"""Version of the server."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__version__: Final = "0.1.0"
