@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -52,7 +53,7 @@ def faults(path: Path) -> list[str]:
         found.append("it is silent")
     if min(frame.std() for frame in luma) < 10:
         found.append("it holds an empty picture")
-    motion = [float(np.abs(b - a).mean()) for a, b in zip(luma, luma[1:], strict=False)]
+    motion = [float(np.abs(b - a).mean()) for a, b in pairwise(luma)]
     if np.mean(motion) < 0.02:
         found.append("nothing moves")
     if max(motion) > 12:
