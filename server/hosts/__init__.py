@@ -1,0 +1,1 @@
+"""Model hosts: their environments, processes and connections."""

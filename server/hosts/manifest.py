@@ -1,0 +1,191 @@
+"""What the server knows of a host without starting it: `model_hosts/NAME/host.toml`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+CAPABILITIES: Final = frozenset({"transcribe", "chat", "synthesize", "train", "render", "evaluate"})
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_CLAUSE: Final = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+)\.(\d+)")
+_KEYS: Final = frozenset({"name", "module", "capabilities", "python", "lock", "memory_mib", "assets"})
+
+
+class ManifestError(ValueError):
+    """A host.toml is missing, unreadable or says something impossible; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class PythonRange:
+    """Versions of Python that a host runs on, such as `>=3.11` or `>=3.7,<3.8`."""
+
+    text: str
+    clauses: tuple[tuple[str, tuple[int, int]], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> PythonRange:
+        """Reads comma-separated comparisons with `major.minor`.
+
+        Raises:
+            ValueError: A clause is not a comparison.
+        """
+        clauses: list[tuple[str, tuple[int, int]]] = []
+        for part in text.split(","):
+            match = _CLAUSE.fullmatch(part.strip())
+            if match is None:
+                raise ValueError(f"'{text}' is not a range of Python versions such as '>=3.11'")
+            clauses.append((match[1], (int(match[2]), int(match[3]))))
+        return cls(text, tuple(clauses))
+
+    def __contains__(self, version: tuple[int, int]) -> bool:
+        return all(_compare(version, operator, bound) for operator, bound in self.clauses)
+
+
+def _compare(version: tuple[int, int], operator: str, bound: tuple[int, int]) -> bool:
+    match operator:
+        case ">=":
+            return version >= bound
+        case "<=":
+            return version <= bound
+        case "==":
+            return version == bound
+        case "!=":
+            return version != bound
+        case ">":
+            return version > bound
+        case _:
+            return version < bound
+
+
+@dataclass(frozen=True, slots=True)
+class HostManifest:
+    """A host as its host.toml describes it.
+
+    Attributes:
+        name: Name of the host and of its folder.
+        directory: The folder that holds host.toml.
+        module: Run as `python -m MODULE`.
+        capabilities: What the host can do, in the words of the host protocol.
+        python: Versions of Python it runs on.
+        lock: File of pinned requirements with hashes.
+        memory_mib: Resident memory to expect, in MiB.
+        required_assets: Names in the asset catalogue without which its calls fail.
+        optional_assets: Names it uses when they are installed.
+    """
+
+    name: str
+    directory: Path
+    module: str
+    capabilities: tuple[str, ...]
+    python: PythonRange
+    lock: Path
+    memory_mib: int
+    required_assets: tuple[str, ...] = ()
+    optional_assets: tuple[str, ...] = ()
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """All assets, the required ones first."""
+        return self.required_assets + self.optional_assets
+
+
+def load_manifest(directory: Path) -> HostManifest:
+    """Reads the host.toml of one host.
+
+    Args:
+        directory: Folder of the host.
+
+    Raises:
+        ManifestError: The file cannot be read or is wrong.
+    """
+    path = directory / "host.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: is not TOML: {error}") from error
+    try:
+        return _parse(directory, table)
+    except ValueError as error:
+        raise ManifestError(f"{path}: {error}") from error
+
+
+def load_manifests(directory: Path) -> dict[str, HostManifest]:
+    """Reads the manifests of all hosts below a folder, in order of name.
+
+    Folders without a host.toml, such as `sdk`, are not hosts.
+
+    Args:
+        directory: The `model_hosts` folder.
+
+    Raises:
+        ManifestError: One of the files is wrong, or its name differs from its folder's.
+    """
+    manifests: dict[str, HostManifest] = {}
+    for path in sorted(directory.glob("*/host.toml")):
+        manifest = load_manifest(path.parent)
+        if manifest.name != path.parent.name:
+            raise ManifestError(f"{path}: name is '{manifest.name}' but its folder is '{path.parent.name}'")
+        manifests[manifest.name] = manifest
+    return manifests
+
+
+def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
+    if unknown := sorted(set(table) - _KEYS):
+        raise ValueError(f"unknown key '{unknown[0]}'")
+    assets = table.get("assets", {})
+    if not isinstance(assets, dict) or set(assets) - {"required", "optional"}:
+        raise ValueError("'assets' must be a table of 'required' and 'optional'")
+    name = _string(table, "name")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name '{name}' must be lower case letters, digits and underscores")
+    module = _string(table, "module")
+    if not _MODULE.fullmatch(module):
+        raise ValueError(f"module '{module}' is not the dotted name of a module")
+    capabilities = _strings(table, "capabilities")
+    if not capabilities:
+        raise ValueError("'capabilities' is empty")
+    for capability in capabilities:
+        if capability not in CAPABILITIES:
+            raise ValueError(
+                f"unknown capability '{capability}', not one of {', '.join(sorted(CAPABILITIES))}"
+            )
+    lock = _string(table, "lock")
+    if Path(lock).name != lock:
+        raise ValueError(f"lock '{lock}' must be a file beside host.toml")
+    memory = table.get("memory_mib")
+    if not isinstance(memory, int) or isinstance(memory, bool) or memory <= 0:
+        raise ValueError("'memory_mib' must be a positive whole number")
+    return HostManifest(
+        name=name,
+        directory=directory,
+        module=module,
+        capabilities=capabilities,
+        python=PythonRange.parse(_string(table, "python")),
+        lock=directory / lock,
+        memory_mib=memory,
+        required_assets=_strings(assets, "required"),
+        optional_assets=_strings(assets, "optional"),
+    )
+
+
+def _string(table: Mapping[str, Any], key: str) -> str:
+    value = table.get(key)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"'{key}' must be a text")
+    return value
+
+
+def _strings(table: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError(f"'{key}' must be a list of texts")
+    if len(set(value)) != len(value):
+        raise ValueError(f"'{key}' names something twice")
+    return tuple(value)
