@@ -1,0 +1,1 @@
+"""Chat frontends: clients of the public gRPC API, and of nothing else."""

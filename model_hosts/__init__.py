@@ -1,0 +1,1 @@
+"""Model hosts: daemons that each run one model in an environment of their own."""
