@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Protocol
 
 
@@ -56,14 +57,14 @@ class NvmlProbe:
             pynvml.nvmlShutdown()
 
 
-def _read(pynvml: object, index: int) -> Device:
+def _read(pynvml: ModuleType, index: int) -> Device:
     """Reads one GPU by its NVML index."""
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     return Device(
-        id=str(pynvml.nvmlDeviceGetUUID(handle)),  # type: ignore[attr-defined]
+        id=str(pynvml.nvmlDeviceGetUUID(handle)),
         index=index,
-        name=str(pynvml.nvmlDeviceGetName(handle)),  # type: ignore[attr-defined]
+        name=str(pynvml.nvmlDeviceGetName(handle)),
         total_bytes=int(memory.total),
         free_bytes=int(memory.free),
     )
