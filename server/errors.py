@@ -40,8 +40,8 @@
     └── InternalError                INTERNAL             INTERNAL
 
 Columns: class, gRPC status, ErrorInfo reason. A class's docstring is its default message: one sentence that
-says what was wrong. `fix` is a command or an action that puts it right. A caller may repeat a retryable request
-as it is.
+says what was wrong. `fix` is a command or an action that puts it right. A caller may repeat a retryable
+request as it is.
 """
 
 # ruff: noqa: N818 (a leaf is named after what happened, as its reason is: HOST_LOST is HostLost)

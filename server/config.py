@@ -1,0 +1,215 @@
+"""Settings of the server.
+
+They come from, in this order: arguments, environment variables (`VISEME_LISTEN`,
+`VISEME_LIMITS__MAX_AUDIO_SECONDS`: two underscores for a table), the TOML file (`--config`, else
+`VISEME_CONFIG`, else configs/viseme.toml where that exists), the defaults written here. Every setting is
+explained in configs/viseme.toml.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from server.errors import ConfigInvalid
+
+DEFAULT_FILE: Final = Path(__file__).resolve().parent.parent / "configs" / "viseme.toml"
+MANIFESTS: Final = Path(__file__).resolve().parent.parent / "model_hosts"
+
+
+class _Table(BaseModel):
+    """A table of the file; a key it does not know is a mistake worth telling."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Table):
+    """What one caller may ask of the server."""
+
+    max_audio_seconds: float = Field(default=300, gt=0)
+    """Longest voice note."""
+    max_render_seconds: float = Field(default=1800, gt=0)
+    """Longest audio that StreamRender draws."""
+    max_upload_bytes: int = Field(default=64 * 1024**2, gt=0)
+    """Largest voice note or audio file."""
+    max_text_characters: int = Field(default=2000, gt=0)
+    """Longest typed text."""
+    max_concurrent_requests: int = Field(default=4, gt=0)
+    """Turns and renders at the same time; one more is refused."""
+    max_bundle_bytes: int = Field(default=64 * 1024**2, gt=0)
+    """Largest avatar bundle, packed."""
+    max_bundle_unpacked_bytes: int = Field(default=256 * 1024**2, gt=0)
+    """Largest avatar bundle, unpacked."""
+
+
+class HostNames(_Table):
+    """Which model host serves which capability."""
+
+    transcribe: str = "whisper"
+    synthesize: str = "kokoro"
+    render: str = "talking_gaussian"
+    chat: str = "llama"
+
+
+class Deadlines(_Table):
+    """Longest time of each stage in seconds."""
+
+    start_host: float = Field(default=1200, gt=0)
+    """A host that is not running: building its environment, fetching its assets, starting it."""
+    decode: float = Field(default=20, gt=0)
+    """The whole voice note."""
+    transcribe: float = Field(default=60, gt=0)
+    """The whole voice note."""
+    first_token: float = Field(default=15, gt=0)
+    """From the question to the first token of each language model."""
+    token_gap: float = Field(default=8, gt=0)
+    """Between two tokens."""
+    speak: float = Field(default=30, gt=0)
+    """One sentence."""
+    render: float = Field(default=30, gt=0)
+    """From a piece of speech to the next piece of video."""
+    finish: float = Field(default=30, gt=0)
+    """Putting the finished MP4 together."""
+
+
+class LlmProvider(_Table):
+    """One OpenAI-compatible language model."""
+
+    name: str = Field(min_length=1, pattern=r"^[a-z0-9_-]+$")
+    """Name in logs and in the reply."""
+    model: str = Field(min_length=1)
+    base_url: str = "https://api.openai.com/v1"
+    api_key_env: str = ""
+    """Name of the environment variable that holds the key; empty: the service needs none."""
+    temperature: float = Field(default=0.6, ge=0, le=2)
+
+
+class Llm(_Table):
+    """The language models and how they are asked."""
+
+    providers: tuple[LlmProvider, ...] = ()
+    """Asked in this order, each when the one before it gave no first token."""
+    embedded: bool = True
+    """Ask the embedded chat host when no provider answers."""
+    persona: str = (
+        "You are a friendly presenter who talks with people by video. Answer in one to three short spoken "
+        "sentences. Use plain words, no lists, no markup and no emoji."
+    )
+    """Who answers; the system message of every provider."""
+    max_tokens: int = Field(default=160, gt=0)
+    """Longest reply in tokens."""
+    max_reply_seconds: float = Field(default=20, gt=0)
+    """Longest reply when spoken; sentences that would go beyond it are left out."""
+
+
+class Speech(_Table):
+    """How sentences are put together."""
+
+    pause_seconds: float = Field(default=0.25, ge=0, le=3)
+    """Silence between two sentences, that of the synthesiser included."""
+    settle_seconds: float = Field(default=0.4, ge=0, le=3)
+    """Silence after the last sentence, in which the mouth closes."""
+
+
+class Settings(BaseSettings):
+    """All settings; see the module for where they come from."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VISEME_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file=None
+    )
+    file: ClassVar[Path | None] = None
+
+    home: Path = Path("~/.local/share/viseme")
+    listen: str = "127.0.0.1:50551"
+    threads: int = Field(default_factory=lambda: min(2, os.cpu_count() or 1), gt=0)
+    default_avatar: str = "avatars/demo"
+    stop_grace_seconds: float = Field(default=10, ge=0)
+    manifests: Path = MANIFESTS
+    limits: Limits = Limits()
+    hosts: HostNames = HostNames()
+    deadlines: Deadlines = Deadlines()
+    llm: Llm = Llm()
+    speech: Speech = Speech()
+
+    @field_validator("home", "manifests")
+    @classmethod
+    def _expand(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @field_validator("listen")
+    @classmethod
+    def _only_loopback(cls, listen: str) -> str:
+        host, separator, port = listen.rpartition(":")
+        if not separator or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"write it as HOST:PORT, for example 127.0.0.1:50551, not {listen!r}")
+        if not _is_loopback(host.strip("[]")):
+            raise ValueError(
+                f"{host or 'every address'} can be reached from other machines, which needs TLS; this "
+                "version serves its own machine only: listen on 127.0.0.1"
+            )
+        return listen
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=cls.file))
+
+
+def load_settings(file: Path | None = None, **values: Any) -> Settings:
+    """Reads the settings.
+
+    Args:
+        file: TOML file; None means the one `VISEME_CONFIG` names, else configs/viseme.toml where that exists.
+        values: Settings that go before the file and the environment.
+
+    Returns:
+        The settings, checked.
+
+    Raises:
+        ConfigInvalid: The file is missing or not TOML, or a setting is unknown or has a value it cannot have.
+    """
+    if file is None:
+        named = os.environ.get("VISEME_CONFIG")
+        file = Path(named) if named else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    if file is not None and not file.is_file():
+        raise ConfigInvalid(f"There is no configuration file {file}.")
+
+    class FromFile(Settings):
+        """The settings with this file as their last source."""
+
+    FromFile.file = file
+    try:
+        return FromFile(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise ConfigInvalid(f"The setting {place} is not valid: {said}.") from None
+    except ValueError as error:  # tomllib.TOMLDecodeError is one
+        raise ConfigInvalid(f"{file} is not valid TOML: {error}.") from None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
