@@ -1,0 +1,79 @@
+"""The language model that comes with viseme: the chat host's own OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from server.errors import VisemeError
+from server.host_calls import ModelHosts
+from server.llm.openai_compatible import OpenAICompatible
+from server.llm.provider import Message, ProviderFailed
+
+_GREEDY: Final = {"repeat_penalty": 1.0}
+"""A small model repeats itself less, and errs less, when it is not punished for repeating (measured)."""
+
+
+class EmbeddedProvider:
+    """Asks the chat host, which is started when it is needed.
+
+    Args:
+        hosts: The model hosts.
+        host: Name of the chat host.
+    """
+
+    examples = True
+
+    def __init__(self, hosts: ModelHosts, host: str) -> None:
+        self._hosts = hosts
+        self._host = host
+        self._address = ("", "", "")
+        self._client: OpenAICompatible | None = None
+        self.languages: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """`embedded/MODEL`; before the host has said which model it serves, `embedded/HOST`."""
+        return self._client.name if self._client else f"embedded/{self._host}"
+
+    async def prepare(self) -> None:
+        """Starts the host and learns where it listens; after a restart that is somewhere else.
+
+        Raises:
+            ProviderFailed: It does not start or lacks its model.
+        """
+        try:
+            described = await self._hosts.describe(self._host)
+        except VisemeError as error:
+            raise ProviderFailed(error.message, fix=error.fix) from error
+        if not described.ready or not described.openai_base_url:
+            raise ProviderFailed(described.problem or "is not ready", fix=described.fix or None)
+        model = described.models[0] if described.models else None
+        address = (described.openai_base_url, described.openai_api_key, model.name if model else self._host)
+        if self._client is None or address != self._address:
+            previous, self._address = self._client, address
+            self.languages = frozenset(tag.partition("-")[0] for tag in (model.languages if model else ()))
+            self._client = OpenAICompatible(
+                "embedded",
+                address[2],
+                base_url=address[0],
+                api_key=address[1],
+                temperature=0,
+                extra=_GREEDY,
+            )
+            if previous is not None:
+                await previous.close()
+
+    async def close(self) -> None:
+        """Closes the connections; the host belongs to the pool."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def stream(self, messages: list[Message], *, max_tokens: int) -> AsyncGenerator[str]:
+        """See `Provider.stream`."""
+        if self._client is None:
+            raise ProviderFailed("is not prepared")
+        async with aclosing(self._client.stream(messages, max_tokens=max_tokens)) as pieces:
+            async for piece in pieces:
+                yield piece

@@ -1,0 +1,67 @@
+"""What the server asks of a language model, whoever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ProviderFailed(Exception):  # noqa: N818 (named after what happened)
+    """A provider gave no answer, or broke one off.
+
+    The message is a few words for the operator: never a key, never what a user said.
+
+    Args:
+        problem: What happened, for example `refused the key (401)`.
+        fix: What the operator can do about it, or None.
+    """
+
+    def __init__(self, problem: str, *, fix: str | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.fix = fix
+
+
+class Provider(Protocol):
+    """A language model that answers in a stream."""
+
+    @property
+    def name(self) -> str:
+        """`PROVIDER/MODEL`, as logs and the caller see it."""
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """Languages it answers well in (`en`, `zh`); empty when it knows them all."""
+
+    @property
+    def examples(self) -> bool:
+        """Whether it needs examples to answer in the right manner, as small models do."""
+
+    async def prepare(self) -> None:
+        """Makes it ready to be asked; takes no time when it is.
+
+        Raises:
+            ProviderFailed: It cannot be asked.
+        """
+
+    def stream(self, messages: list[Message], *, max_tokens: int) -> AsyncGenerator[str]:
+        """Asks, and gives the answer's text in pieces, none of them empty.
+
+        Closing the iterator ends the request. It ends by itself only when the model has said that it is done.
+
+        Args:
+            messages: The conversation, the question last.
+            max_tokens: Longest answer.
+
+        Raises:
+            ProviderFailed: No answer, or not a whole one.
+        """
