@@ -1,0 +1,220 @@
+"""Speech to a moving face: the lips from phonemes, everything else from the performer, frame by frame.
+
+The studio draws its training clip with this and the renderer is driven by it, so an avatar made in the
+studio is asked at run time for what it was trained on.
+
+Frame `k` is shown from second `k / 25` on; it holds the mouth of second `k / 25 + 0.03`, since lips that
+lead by a hair look right and lips that trail do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from model_hosts.talking_gaussian.driving import articulation, hearing
+from model_hosts.talking_gaussian.driving.articulation import Phone
+from model_hosts.talking_gaussian.driving.performance import ACCENT_LEAD, ENDING_LEAD, FPS, Cue, Performer
+from model_hosts.talking_gaussian.driving.phonemes import CHANNELS, SILENCE
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+MOUTH_LEAD = 0.03
+"""Seconds by which the mouth of a frame is ahead of the frame's start."""
+LATENCY_IN_SENTENCE = 0.60
+"""Seconds of audio held back while a sentence goes on."""
+LATENCY_AT_END = 0.40
+"""Seconds of audio held back after the end of a sentence, until the next one begins or the stream is
+finished."""
+
+_STEP = articulation.RATE // FPS
+_OFFSET = round(MOUTH_LEAD * articulation.RATE)
+_REST = CHANNELS.index("rest")
+_ACCENT_WINDOW = 0.30
+
+
+@dataclass(frozen=True, slots=True)
+class FaceTrack:
+    """A face in `T` consecutive frames at 25 a second, float32.
+
+    Attributes:
+        units: `[T, 52]` face units, 0 to 1, in the order of UNIT_NAMES.
+        pose: `[T, 3]` head yaw, pitch, roll in degrees; yaw > 0 turns to the viewer's right, pitch > 0
+            looks down, roll > 0 tilts the top of the head to the viewer's left.
+        gaze: `[T, 2]` yaw and pitch of the eyes against the head in degrees, signs as in `pose`.
+        breath: `[T]` -1 (out) to 1 (in).
+        channels: `[T, 10]` articulation channels, in the order of CHANNELS.
+    """
+
+    units: Floats
+    pose: Floats
+    gaze: Floats
+    breath: Floats
+    channels: Floats
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[FaceTrack]) -> FaceTrack:
+        """The frames of all `parts` in order; there must be at least one part."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A piece of speech.
+
+    Attributes:
+        samples: int16, mono.
+        phones: Phonemes of this piece; times count from its start.
+        end_of_sentence: A sentence ends with this piece.
+        question: That sentence is a question.
+    """
+
+    samples: npt.NDArray[np.int16]
+    phones: Sequence[Phone]
+    end_of_sentence: bool = True
+    question: bool = False
+
+
+class FaceAnimator:
+    """Follows a stream of speech with its phonemes.
+
+    The same seed and speech give the same face, however the speech is cut into pieces. Only the places of the
+    sentence boundaries matter: they are events of the performance.
+    """
+
+    def __init__(self, seed: int, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._loudness = hearing.Loudness(sample_rate)
+        self._performer = Performer(seed)
+        self._samples = 0
+        self._frames = 0
+        self._phones: deque[Phone] = deque()
+        self._open = False
+        self._vowels: deque[Phone] = deque()
+        self._endings: deque[tuple[int, bool]] = deque()
+        self._finished = False
+
+    @property
+    def frames(self) -> int:
+        """Number of frames given out so far."""
+        return self._frames
+
+    def push(self, piece: Utterance) -> FaceTrack:
+        """Hears a piece; returns the frames that are now certain.
+
+        Raises:
+            ValueError: `finish` was called before.
+        """
+        if self._finished:
+            raise ValueError("the stream is finished")
+        start = self._samples / self._sample_rate
+        self._samples += len(piece.samples)
+        self._loudness.push(piece.samples)
+        self._add_phones(piece, start)
+        end = self._samples / self._sample_rate
+        if piece.end_of_sentence:
+            self._endings.append((self._frame_at(end - ENDING_LEAD), piece.question))
+        held = LATENCY_AT_END if piece.end_of_sentence else LATENCY_IN_SENTENCE
+        return self._emit(self._frame_at(end - held))
+
+    def finish(self) -> FaceTrack:
+        """The rest: the mouth closes. In all there are `ceil(samples / sample_rate * 25)` frames."""
+        if self._finished:
+            raise ValueError("the stream is finished")
+        self._finished = True
+        self._loudness.finish()
+        end = self._samples / self._sample_rate
+        self._phones.append(Phone(SILENCE, end, end + 1.0))
+        return self._emit(-(-self._samples * FPS // self._sample_rate))
+
+    def _frame_at(self, seconds: float) -> int:
+        return max(0, math.floor(seconds * FPS + 1e-6))
+
+    def _add_phones(self, piece: Utterance, start: float) -> None:
+        for position, phone in enumerate(piece.phones):
+            moved = Phone(phone.symbol, phone.start + start, phone.end + start, phone.stress)
+            last = self._phones[-1] if self._phones else None
+            if position == 0 and self._open and last is not None and last.symbol == moved.symbol:
+                # The piece was cut in the middle of a sound.
+                moved = Phone(last.symbol, last.start, moved.end, max(last.stress, moved.stress))
+                self._phones.pop()
+                if self._vowels and self._vowels[-1] == last:
+                    self._vowels[-1] = moved
+            elif moved.stress == 2 and articulation.is_vowel(moved.symbol):
+                self._vowels.append(moved)
+            self._phones.append(moved)
+        self._open = bool(piece.phones) and not piece.end_of_sentence
+
+    def _emit(self, end: int) -> FaceTrack:
+        first, count = self._frames, max(0, end - self._frames)
+        mouth = self._mouth(first, count)
+        ticks = self._loudness.relative(first * _STEP + _OFFSET, (first + count) * _STEP + _OFFSET)
+        loudness = ticks[::_STEP][:count]
+        bearing = self._performer.advance(self._cues(first, mouth, loudness))
+        units = bearing.units + articulation.mouth_units(mouth, loudness, bearing.smile)
+        self._frames += count
+        self._forget()
+        return FaceTrack(
+            np.clip(units, 0.0, 1.0).astype(np.float32),
+            bearing.pose.astype(np.float32),
+            bearing.gaze.astype(np.float32),
+            bearing.breath.astype(np.float32),
+            mouth.astype(np.float32),
+        )
+
+    def _mouth(self, first: int, count: int) -> Doubles:
+        if count == 0:
+            return np.zeros((0, len(CHANNELS)))
+        grid = articulation.channels(self._phones, first * _STEP + _OFFSET, (count - 1) * _STEP + 1)
+        return grid[::_STEP]
+
+    def _cues(self, first: int, mouth: Doubles, loudness: Doubles) -> list[Cue]:
+        cues = []
+        for row, level in enumerate(loudness):
+            frame = first + row
+            ending, question = False, False
+            while self._endings and self._endings[0][0] <= frame:
+                ending, question = True, self._endings.popleft()[1]
+            cues.append(
+                Cue(float(level), bool(mouth[row, _REST] < 0.5), self._accent(frame), ending, question)
+            )
+        return cues
+
+    def _accent(self, frame: int) -> float:
+        """Strength of the accented vowel that begins ACCENT_LEAD after this frame."""
+        strength = 0.0
+        while self._vowels and self._frame_at(self._vowels[0].start - ACCENT_LEAD) <= frame:
+            vowel = self._vowels.popleft()
+            end = min(vowel.end, vowel.start + _ACCENT_WINDOW)
+            low, high = round(vowel.start * hearing.RATE), round(end * hearing.RATE)
+            heard = self._loudness.relative(low, max(high, low + 1)).mean()
+            strength = max(strength, float(heard) * (0.5 + min(1.0, (end - vowel.start) / 0.2)))
+        return strength
+
+    def _forget(self) -> None:
+        now = self._frames / FPS
+        while self._phones and self._phones[0].end < now - 2.0 * articulation.REACH:
+            self._phones.popleft()
+        self._loudness.forget(self._frames * _STEP - hearing.RATE // 2)
+
+
+def animate(pieces: Iterable[Utterance], sample_rate: int, seed: int) -> FaceTrack:
+    """The whole face track of a clip.
+
+    Args:
+        pieces: The speech in order, silences included (phone `_`): `ceil(samples / sample_rate * 25)` frames.
+        sample_rate: Samples a second of all pieces.
+        seed: Seed of blinks, gaze and head motion.
+    """
+    animator = FaceAnimator(seed, sample_rate)
+    tracks = [animator.push(piece) for piece in pieces]
+    return FaceTrack.concatenate([*tracks, animator.finish()])
