@@ -1,0 +1,331 @@
+"""Any recording to mono 16-bit samples at 16 kHz, decoded in a child process that can be killed.
+
+The child is a fresh interpreter that decodes one file and ends, so nothing a file does to it outlives the
+file; see `_decode_child`. One is kept ready, because starting it takes longer than decoding a voice note.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import os
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from server.errors import (
+    AudioEmpty,
+    AudioError,
+    AudioNotFound,
+    AudioTooLong,
+    AudioTruncated,
+    AudioUnreadable,
+    FieldInvalid,
+)
+from server.media.spool import Spool, too_large
+from server.store.paths import quoted
+
+SAMPLE_RATE: Final = 16000
+"""Samples a second of everything that is heard."""
+
+USEFUL_SECONDS: Final = 0.5
+"""A recording that is cut off is used when more than this much of it can be heard."""
+
+_CHILD: Final = Path(__file__).with_name("_decode_child.py")
+_HEADER: Final = struct.Struct("<cI")
+_RERECORD: Final = "Record it again, or convert it to WAV, MP3 or OGG."
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """How much of the machine one recording may take.
+
+    Attributes:
+        max_upload_bytes: Largest file.
+        max_audio_seconds: Longest recording.
+        wall_seconds: Longest time decoding may take.
+        cpu_seconds: Most processor time.
+        memory_bytes: Most memory beyond what the child takes when it starts.
+    """
+
+    max_upload_bytes: int = 64 * 2**20
+    max_audio_seconds: float = 300.0
+    wall_seconds: float = 30.0
+    cpu_seconds: int = 20
+    memory_bytes: int = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedAudio:
+    """A recording, ready to be heard.
+
+    Attributes:
+        pcm: Samples, int16 [n].
+        source_format: What it was, `CONTAINER/CODEC`.
+        truncated: Whether some of it was missing or damaged.
+        sample_rate: Samples a second, 16,000.
+    """
+
+    pcm: npt.NDArray[np.int16]
+    source_format: str
+    truncated: bool
+    sample_rate: int = SAMPLE_RATE
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return len(self.pcm) / self.sample_rate
+
+
+class AudioDecoder:
+    """Decodes recordings, each in a process of its own."""
+
+    def __init__(self, scratch: Path | None = None, command: tuple[str, ...] | None = None) -> None:
+        """Starts no process yet.
+
+        Args:
+            scratch: Directory for uploads on their way, the store's `tmp`.
+            command: The child's command line, when it is not this module's own.
+        """
+        self._scratch = scratch
+        self._command = command or (sys.executable, "-I", str(_CHILD))
+        self._spares: deque[_Child] = deque()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def warm(self) -> None:
+        """Makes sure that a child is ready or getting ready. Blocks for a few milliseconds."""
+        with self._lock:
+            if not self._spares and not self._closed:
+                self._spares.append(_Child(self._command))
+
+    async def decode(
+        self, source: bytes | Path | AsyncIterable[bytes], limits: DecodeLimits | None = None
+    ) -> DecodedAudio:
+        """Decodes one recording. When it is cancelled, the child is killed at once.
+
+        Args:
+            source: A whole file in any usual container, its path, or its bytes as they arrive.
+            limits: What it may take; the usual limits when None.
+
+        Raises:
+            AudioError: One of its kinds, when the recording cannot be used.
+            FieldInvalid: If there is no file at the path.
+            DiskFull: If an upload does not fit on the disk.
+        """
+        terms = limits or DecodeLimits()
+        if isinstance(source, Path):
+            descriptor = await asyncio.to_thread(_open_file, source, terms.max_upload_bytes)
+            try:
+                return await self._run(descriptor, terms)
+            finally:
+                os.close(descriptor)
+        spool = await asyncio.to_thread(Spool, self._scratch, terms.max_upload_bytes)
+        try:
+            if isinstance(source, bytes):
+                await asyncio.to_thread(spool.write, source)
+            else:
+                await spool.fill(source)
+            if not spool.size:
+                raise AudioEmpty("The recording is empty: not one byte arrived.", fix="Record it again.")
+            return await self._run(spool.fileno(), terms)
+        finally:
+            spool.close()
+
+    def close(self) -> None:
+        """Ends the children that wait."""
+        with self._lock:
+            self._closed = True
+            while self._spares:
+                self._spares.pop().end()
+
+    async def _run(self, descriptor: int, limits: DecodeLimits) -> DecodedAudio:
+        """Has a child decode the file behind the descriptor."""
+        child = await asyncio.to_thread(self._hand_over, descriptor, limits)
+        refill = asyncio.ensure_future(asyncio.to_thread(self.warm))
+        try:
+            async with asyncio.timeout(limits.wall_seconds):
+                pcm, report = await child.result(limits)
+        except TimeoutError:
+            raise AudioUnreadable("Decoding the recording took too long.", fix=_RERECORD) from None
+        finally:
+            child.kill()
+            await asyncio.shield(asyncio.gather(asyncio.to_thread(child.wait), refill))
+        return _judge(pcm, report, limits)
+
+    def _hand_over(self, descriptor: int, limits: DecodeLimits) -> _Child:
+        """Gives the file to the child that waits, or to a new one."""
+        with self._lock:
+            spare = self._spares.pop() if self._spares else None
+        if spare is not None:
+            try:
+                spare.send(descriptor, limits)
+            except OSError:
+                spare.end()  # It died while it waited.
+            else:
+                return spare
+        child = _Child(self._command)
+        try:
+            child.send(descriptor, limits)
+        except OSError as error:
+            child.end()
+            raise AudioError("The decoder does not start.", fix="viseme doctor") from error
+        return child
+
+
+class _Child:
+    """One process that decodes one file."""
+
+    def __init__(self, command: tuple[str, ...]) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+                cwd="/",
+                start_new_session=True,
+            )
+
+    def send(self, descriptor: int, limits: DecodeLimits) -> None:
+        """Asks for the file behind the descriptor.
+
+        Raises:
+            OSError: If the child is gone.
+        """
+        terms = {
+            "max_seconds": limits.max_audio_seconds,
+            "cpu_seconds": limits.cpu_seconds,
+            "memory_bytes": limits.memory_bytes,
+        }
+        socket.send_fds(self._socket, [json.dumps(terms).encode()], [descriptor])
+
+    async def result(self, limits: DecodeLimits) -> tuple[bytearray, dict[str, object]]:
+        """The samples and the child's report; the report is empty when the child died."""
+        self._socket.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=self._socket)
+        pcm = bytearray()
+        # The child keeps to the limit unless its file has taken it over.
+        most = int((limits.max_audio_seconds + 2) * SAMPLE_RATE) * 2
+        try:
+            while True:
+                kind, length = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+                body = await reader.readexactly(min(length, most))
+                if kind == b"E":
+                    report = json.loads(body)
+                    return pcm, report if isinstance(report, dict) else {}
+                pcm += body
+                if len(pcm) > most:
+                    return pcm, {}
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+            return pcm, {}
+        finally:
+            writer.close()
+
+    def kill(self) -> None:
+        """Kills the process; does not wait for it."""
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Waits until the process is gone."""
+        self._process.wait()
+        self._socket.close()
+
+    def end(self) -> None:
+        """Kills the process and waits for it."""
+        self.kill()
+        self.wait()
+
+
+def _open_file(path: Path, max_bytes: int) -> int:
+    """Opens a regular file of at most `max_bytes`."""
+    try:
+        # A pipe would keep the open waiting for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise FieldInvalid(
+            f"The file {quoted(str(path))} cannot be opened: {error.strerror}.", fix="Check the path."
+        ) from error
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise AudioUnreadable(f"{quoted(str(path))} is not a file.", fix="Give the path of a recording.")
+        if not facts.st_size:
+            raise AudioEmpty("The recording is empty: the file has no bytes.", fix="Record it again.")
+        if facts.st_size > max_bytes:
+            raise too_large(facts.st_size, max_bytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _judge(pcm: bytearray, report: dict[str, object], limits: DecodeLimits) -> DecodedAudio:
+    """Turns what the child sent into audio or the error that names what was wrong."""
+    outcome = report.get("outcome")
+    samples = np.frombuffer(bytes(pcm[: len(pcm) // 2 * 2]), "<i2").astype(np.int16, copy=False)
+    audio = DecodedAudio(samples, str(report.get("format") or ""), bool(report.get("truncated")))
+    if outcome == "too_long":
+        declared = report.get("declared")
+        raise AudioTooLong(
+            f"The recording lasts {_spell(declared if isinstance(declared, float) else None, limits)};"
+            f" at most {_clock(limits.max_audio_seconds)} are accepted.",
+            fix="Send a shorter one, or send it in parts.",
+        )
+    if outcome == "not_found":
+        raise AudioNotFound(
+            "The file has pictures but no sound track.",
+            fix="Record it again with the microphone switched on.",
+        )
+    if outcome == "out_of_memory":
+        raise AudioUnreadable("Decoding the file takes more memory than a recording may take.", fix=_RERECORD)
+    if outcome == "cut_off" or (audio.truncated and audio.duration <= USEFUL_SECONDS):
+        raise AudioTruncated(
+            "The recording is cut off or damaged, and nothing useful of it can be heard.",
+            fix="Send it again, and wait until the upload is complete.",
+        )
+    if outcome != "ok":
+        raise AudioUnreadable("The file is not a recording in a format that viseme can read.", fix=_RERECORD)
+    if not len(samples):
+        raise AudioEmpty("The recording is empty: its sound track has no samples.", fix="Record it again.")
+    return audio
+
+
+def _spell(declared: float | None, limits: DecodeLimits) -> str:
+    if declared is None or declared <= limits.max_audio_seconds:
+        return f"longer than {_clock(limits.max_audio_seconds)}"
+    return f"about {_clock(declared)}"
+
+
+def _clock(seconds: float) -> str:
+    """Seconds in words, in the largest unit that says enough."""
+    if seconds < 120:
+        return f"{seconds:g} seconds" if seconds == int(seconds) else f"{seconds:.1f} seconds"
+    if seconds < 7200:
+        return f"{seconds / 60:.3g} minutes"
+    return f"{seconds / 3600:.3g} hours"
+
+
+_shared: Final = AudioDecoder()
+atexit.register(_shared.close)
+
+
+async def decode_audio(
+    source: bytes | Path | AsyncIterable[bytes], limits: DecodeLimits | None = None
+) -> DecodedAudio:
+    """Decodes one recording with the process-wide decoder; see `AudioDecoder.decode`."""
+    return await _shared.decode(source, limits)
