@@ -30,12 +30,10 @@ class VideoMetadata:
     Attributes:
         title: One line for a player to show.
         comment: Further facts, after the sentence that says how the video was made.
-        language: BCP 47 tag of what is spoken, or empty.
     """
 
     title: str
     comment: str = ""
-    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ class _Clock:
         self.video_end = Fraction(0)
         self.audio_end = Fraction(0)
 
-    def see(self, packet: Packet) -> None:
+    def see(self, packet: Packet[Stream]) -> None:
         """Takes a packet into account; its stream must still be the one it came from."""
         end = Fraction(0)
         if packet.pts is not None and packet.time_base is not None:
