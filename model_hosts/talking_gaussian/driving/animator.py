@@ -13,6 +13,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +33,15 @@ LATENCY_IN_SENTENCE = 0.60
 LATENCY_AT_END = 0.40
 """Seconds of audio held back after the end of a sentence, until the next one begins or the stream is
 finished."""
+LATENCY_WITHOUT_PHONES = 0.80
+"""Seconds of audio held back while the lips follow the audio alone."""
 
 _STEP = articulation.RATE // FPS
 _OFFSET = round(MOUTH_LEAD * articulation.RATE)
 _REST = CHANNELS.index("rest")
 _ACCENT_WINDOW = 0.30
+_PEAK_AFTER_ONSET = 0.06
+_CROSSFADE = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +78,32 @@ class Utterance:
 
     Attributes:
         samples: int16, mono.
-        phones: Phonemes of this piece; times count from its start.
+        phones: Phonemes of this piece; times count from its start. None when unknown: the lips follow the
+            audio.
         end_of_sentence: A sentence ends with this piece.
         question: That sentence is a question.
     """
 
     samples: npt.NDArray[np.int16]
-    phones: Sequence[Phone]
+    phones: Sequence[Phone] | None
     end_of_sentence: bool = True
     question: bool = False
+
+
+class Listener(Protocol):
+    """Hears the mouth in the audio alone (see audio_to_lips)."""
+
+    def push(self, samples: npt.NDArray[np.int16]) -> None:
+        """Hears more of the stream."""
+
+    def channels(self, first: int, count: int) -> Doubles:
+        """Articulation channels `[count, 10]` of the video frames from `first` on.
+
+        The audio up to LATENCY_WITHOUT_PHONES after them has been pushed, or the stream has ended.
+        """
+
+    def forget(self, frame: int) -> None:
+        """Nobody will ask for frames before this one again."""
 
 
 class FaceAnimator:
@@ -91,7 +113,9 @@ class FaceAnimator:
     sentence boundaries matter: they are events of the performance.
     """
 
-    def __init__(self, seed: int, sample_rate: int) -> None:
+    def __init__(self, seed: int, sample_rate: int, listener: Listener | None = None) -> None:
+        self._listener = listener
+        self._heard: deque[tuple[float, float]] = deque()
         self._sample_rate = sample_rate
         self._loudness = hearing.Loudness(sample_rate)
         self._performer = Performer(seed)
@@ -112,18 +136,30 @@ class FaceAnimator:
         """Hears a piece; returns the frames that are now certain.
 
         Raises:
-            ValueError: `finish` was called before.
+            ValueError: `finish` was called before, or the piece has no phonemes and there is no listener.
         """
         if self._finished:
             raise ValueError("the stream is finished")
+        if piece.phones is None and self._listener is None:
+            raise ValueError("speech without phonemes needs a listener")
         start = self._samples / self._sample_rate
         self._samples += len(piece.samples)
-        self._loudness.push(piece.samples)
-        self._add_phones(piece, start)
         end = self._samples / self._sample_rate
+        self._loudness.push(piece.samples)
+        if self._listener is not None:
+            self._listener.push(piece.samples)
+        if piece.phones is not None:
+            self._add_phones(piece.phones, start)
+        elif self._heard and self._heard[-1][1] == start:
+            self._heard[-1] = (self._heard[-1][0], end)
+        else:
+            self._heard.append((start, end))
+        self._open = bool(piece.phones) and not piece.end_of_sentence
         if piece.end_of_sentence:
             self._endings.append((self._frame_at(end - ENDING_LEAD), piece.question))
         held = LATENCY_AT_END if piece.end_of_sentence else LATENCY_IN_SENTENCE
+        if self._heard:
+            held = LATENCY_WITHOUT_PHONES
         return self._emit(self._frame_at(end - held))
 
     def finish(self) -> FaceTrack:
@@ -139,8 +175,8 @@ class FaceAnimator:
     def _frame_at(self, seconds: float) -> int:
         return max(0, math.floor(seconds * FPS + 1e-6))
 
-    def _add_phones(self, piece: Utterance, start: float) -> None:
-        for position, phone in enumerate(piece.phones):
+    def _add_phones(self, phones: Sequence[Phone], start: float) -> None:
+        for position, phone in enumerate(phones):
             moved = Phone(phone.symbol, phone.start + start, phone.end + start, phone.stress)
             last = self._phones[-1] if self._phones else None
             if position == 0 and self._open and last is not None and last.symbol == moved.symbol:
@@ -152,7 +188,6 @@ class FaceAnimator:
             elif moved.stress == 2 and articulation.is_vowel(moved.symbol):
                 self._vowels.append(moved)
             self._phones.append(moved)
-        self._open = bool(piece.phones) and not piece.end_of_sentence
 
     def _emit(self, end: int) -> FaceTrack:
         first, count = self._frames, max(0, end - self._frames)
@@ -175,7 +210,19 @@ class FaceAnimator:
         if count == 0:
             return np.zeros((0, len(CHANNELS)))
         grid = articulation.channels(self._phones, first * _STEP + _OFFSET, (count - 1) * _STEP + 1)
-        return grid[::_STEP]
+        mouth = grid[::_STEP]
+        weight = self._weight_of_heard((np.arange(first, first + count) + 0.5) / FPS)
+        if self._listener is not None and weight.any():
+            mouth = mouth + weight[:, None] * (self._listener.channels(first, count) - mouth)
+        return mouth
+
+    def _weight_of_heard(self, times: Doubles) -> Doubles:
+        """How much the lips follow the audio at these seconds, 0 to 1, instead of the phonemes."""
+        weight = np.zeros(len(times))
+        for start, end in self._heard:
+            distance = np.maximum(0.0, np.maximum(start - times, times - end))
+            weight = np.maximum(weight, 1.0 - np.minimum(1.0, distance / _CROSSFADE))
+        return weight
 
     def _cues(self, first: int, mouth: Doubles, loudness: Doubles) -> list[Cue]:
         cues = []
@@ -198,13 +245,20 @@ class FaceAnimator:
             low, high = round(vowel.start * hearing.RATE), round(end * hearing.RATE)
             heard = self._loudness.relative(low, max(high, low + 1)).mean()
             strength = max(strength, float(heard) * (0.5 + min(1.0, (end - vowel.start) / 0.2)))
+        if self._weight_of_heard(np.array([frame / FPS]))[0] == 1.0:
+            ahead = frame * _STEP + round((ACCENT_LEAD + _PEAK_AFTER_ONSET) * hearing.RATE)
+            strength = self._loudness.peak(ahead, ahead + _STEP)
         return strength
 
     def _forget(self) -> None:
         now = self._frames / FPS
         while self._phones and self._phones[0].end < now - 2.0 * articulation.REACH:
             self._phones.popleft()
+        while self._heard and self._heard[0][1] < now - _CROSSFADE:
+            self._heard.popleft()
         self._loudness.forget(self._frames * _STEP - hearing.RATE // 2)
+        if self._listener is not None:
+            self._listener.forget(self._frames)
 
 
 def animate(pieces: Iterable[Utterance], sample_rate: int, seed: int) -> FaceTrack:

@@ -13,6 +13,8 @@ SILENT_RMS = 0.004
 """Root mean square, of full scale 1, below which nobody speaks."""
 
 _SMOOTHING = 5
+_SYLLABLE = 18
+_LOUD = 0.5
 _REFERENCE_START = 0.09
 _REFERENCE_FLOOR = 0.02
 _REFERENCE_DECAY = 0.5 ** (1 / (8.0 * RATE))
@@ -75,6 +77,18 @@ class Loudness:
         smooth = np.sqrt(np.convolve(squares, kernel / kernel.sum(), "valid"))
         level = np.maximum(self._window(self._level, first, last), _REFERENCE_FLOOR)
         return np.clip(1.25 * smooth / level, 0.0, 1.2)
+
+    def peak(self, first: int, last: int) -> float:
+        """Loudness of the syllable that is loudest in one of these bins, or 0 when there is none.
+
+        Needs the bins up to a quarter of a second later.
+        """
+        around = self.relative(first - _SYLLABLE, last + _SYLLABLE)
+        for offset in range(last - first):
+            level = float(around[offset + _SYLLABLE])
+            if level > _LOUD and level >= around[offset : offset + 2 * _SYLLABLE + 1].max():
+                return level
+        return 0.0
 
     def _append(self, rms: list[float]) -> None:
         level = []
