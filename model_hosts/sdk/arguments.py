@@ -1,0 +1,73 @@
+"""The command line of every host."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Sequence
+
+import grpc
+
+from model_hosts.sdk.errors import HostError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the server tells a host when it starts it.
+
+    Attributes:
+        socket: Path of the unix socket to listen on.
+        hello_fd: File descriptor for the hello.
+        threads: CPU threads that the host may use.
+        grace: Seconds that running calls may take to end after SIGTERM.
+        assets: Directories of the installed assets by name in the catalogue.
+    """
+
+    socket: Path
+    hello_fd: int
+    threads: int
+    grace: float
+    assets: dict[str, Path] = field(default_factory=dict)
+
+    def asset(self, name: str) -> Path:
+        """Directory of an asset.
+
+        Raises:
+            HostError: The asset is not installed; says how to install it.
+        """
+        if name not in self.assets:
+            raise HostError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "ASSET_MISSING",
+                f"The model '{name}' is not installed.",
+                install_command(name),
+                asset=name,
+            )
+        return self.assets[name]
+
+
+def install_command(asset: str) -> str:
+    """The command that installs an asset."""
+    return f"viseme assets install {asset}"
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
+    """Reads the command line; exits with status 2 and a message when it is wrong."""
+    parser = argparse.ArgumentParser(description="A viseme model host; the server starts it.")
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--hello-fd", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--grace", type=float, default=30.0)
+    parser.add_argument("--asset", type=_asset, action="append", default=[], metavar="NAME=DIRECTORY")
+    values = parser.parse_args(argv)
+    if values.threads < 1:
+        parser.error("--threads must be at least 1")
+    return Arguments(values.socket, values.hello_fd, values.threads, values.grace, dict(values.asset))
+
+
+def _asset(text: str) -> tuple[str, Path]:
+    name, separator, directory = text.partition("=")
+    if not name or not separator or not directory:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=DIRECTORY")
+    return name, Path(directory)

@@ -1,0 +1,1 @@
+"""Model hosts for tests, on the real SDK."""

@@ -1,0 +1,1 @@
+"""A host that echoes, fails, hangs and dies on request."""
