@@ -1,0 +1,1 @@
+"""From a recorded or rendered clip to the arrays the trainer learns from."""

@@ -1,0 +1,1 @@
+"""Training of an avatar in three stages: mouth, face, fuse."""

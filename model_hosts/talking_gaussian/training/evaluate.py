@@ -1,0 +1,56 @@
+"""How well a trained avatar reproduces frames it has not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model_hosts.talking_gaussian.training.losses import crop
+from model_hosts.talking_gaussian.training.trainer import Trainer
+
+_LEAST_PIXELS = 20
+
+
+def evaluate(trainer: Trainer, chosen: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Mean of the per-frame figures over frames, on pictures rounded to 8 bits.
+
+    Args:
+        trainer: Holds the scene.
+        chosen: Indices of the frames.
+
+    Returns:
+        psnr and ssim of the whole frame; psnr of head (face, hair, mouth), lips (the box around them), mouth
+        (its inside, in frames that show it) and torso. A region that no frame shows is left out.
+    """
+    sums: dict[str, list[float]] = {}
+    batch = trainer.settings.batch
+    for start in range(0, len(chosen), batch):
+        index = torch.as_tensor(chosen[start : start + batch], device=trainer.device)
+        image = (trainer.picture(trainer.frames.drive(index)) * 255).round() / 255
+        target = trainer.frames.target(index)
+        error = (image - target.image) ** 2
+        everywhere = torch.ones_like(target.head)
+        box = trainer.data.lip_box
+        lips = crop(error, target.lip_corner, box)
+        regions = {
+            "psnr": (error, everywhere),
+            "head": (error, target.head),
+            "lips": (lips, torch.ones_like(lips[:, :1])),
+            "mouth": (error, target.mouth),
+            "torso": (error, target.person * (1 - target.head)),
+        }
+        for name, (squared, mask) in regions.items():
+            sums.setdefault(name, []).extend(_decibels(squared, mask))
+        sums.setdefault("ssim", []).extend(
+            trainer.objective.structure(image, target.image).mean((1, 2, 3)).tolist()
+        )
+    return {name: round(float(np.mean(values)), 4) for name, values in sums.items() if values}
+
+
+def _decibels(squared: Tensor, mask: Tensor) -> list[float]:
+    area = mask.sum((1, 2, 3))
+    mean = (squared * mask).sum((1, 2, 3)) / (area * squared.shape[1]).clamp_min(1)
+    values = -10 * torch.log10(mean.clamp_min(1e-10))
+    return [float(value) for value, pixels in zip(values, area, strict=True) if pixels >= _LEAST_PIXELS]

@@ -1,0 +1,90 @@
+"""Every number of the recipe, in one place: sizes, steps, rates, weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class BranchSize:
+    """How large a branch is: Gaussians, network width and tri-plane sides."""
+
+    count: int
+    hidden: int
+    levels: tuple[int, ...]
+    channels: int = 4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the terms of the objective; see `objective`."""
+
+    structure: float = 0.2
+    lips: float = 0.10
+    eyes: float = 0.04
+    pyramid: float = 0.10
+    maps: float = 0.10
+    box_maps: float = 0.05
+    move: float = 1e-2
+    change: float = 1e-3
+    size: float = 0.1
+    size_limit: float = 0.006
+    thinness: float = 0.01
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates at the start of a stage, for 8 frames a step."""
+
+    xyz: float = 4e-5
+    rgb: float = 2e-3
+    sh: float = 2e-4
+    log_scale: float = 4e-3
+    quat: float = 1e-3
+    opacity_logit: float = 0.03
+    network: float = 1e-3
+    planes: float = 5e-3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The recipe of one training.
+
+    Attributes:
+        seed: Of everything random; one seed gives one avatar on one device.
+        batch: Frames a step.
+        mouth_steps, face_steps, fuse_steps: Length of the three stages.
+        face, mouth, torso: Sizes.
+        code: Inputs the lip code is embedded into.
+        lip_noise, condition_noise: Noise on the lip code, and on expression and torso condition, in standard
+            deviations: the drivers of synthesis are never as exact as the recording.
+        faded: Gaussians below this opacity are removed before the last stage.
+    """
+
+    seed: int = 0
+    batch: int = 8
+    mouth_steps: int = 600
+    face_steps: int = 1800
+    fuse_steps: int = 2600
+    face: BranchSize = BranchSize(18000, 48, (16, 32, 64))
+    mouth: BranchSize = BranchSize(2500, 32, (16, 48))
+    torso: BranchSize = BranchSize(6000, 32, (8, 24, 64))
+    code: int = 32
+    lip_noise: float = 0.05
+    condition_noise: float = 0.10
+    faded: float = 0.04
+    weights: Weights = field(default_factory=Weights)
+    rates: Rates = field(default_factory=Rates)
+
+    def with_steps(self, steps: int) -> Settings:
+        """The same recipe with about `steps` steps in all, shared by the stages in the same proportion."""
+        whole = self.mouth_steps + self.face_steps + self.fuse_steps
+        mouth, face = (max(1, round(steps * part / whole)) for part in (self.mouth_steps, self.face_steps))
+        return replace(self, mouth_steps=mouth, face_steps=face, fuse_steps=max(1, steps - mouth - face))
+
+
+PRESETS: dict[str, Settings] = {
+    "quick": Settings(mouth_steps=150, face_steps=400, fuse_steps=650),
+    "demo": Settings(mouth_steps=1500, face_steps=5000, fuse_steps=9500),
+}
+"""`quick` for a first look (under a minute on a large GPU), `demo` for the avatar that is shipped."""

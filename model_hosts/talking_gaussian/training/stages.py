@@ -1,0 +1,78 @@
+"""The three stages: what each draws, learns and looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet
+from model_hosts.talking_gaussian.training.settings import Settings
+
+_CURRICULUM = 0.3
+"""Share of the face stage in which frames of ever wider mouths join."""
+_FIRST_FRAMES = 0.3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of mouth, face, fuse.
+
+    Attributes:
+        name: Its name in progress and metadata.
+        steps: Its length.
+        branches: What is drawn and learnt.
+        first_rate, last_rate: Factor of the learning rates at its start and end; exponential between.
+    """
+
+    name: str
+    steps: int
+    branches: tuple[str, ...]
+    first_rate: float
+    last_rate: float
+
+
+def stages(settings: Settings) -> tuple[Stage, ...]:
+    """The stages in their order."""
+    return (
+        Stage("mouth", settings.mouth_steps, ("mouth",), 1.0, 0.1),
+        Stage("face", settings.face_steps, ("face", "torso"), 1.0, 0.15),
+        Stage("fuse", settings.fuse_steps, ("face", "mouth", "torso"), 0.5, 0.02),
+    )
+
+
+class Sampler:
+    """Which frames a step looks at.
+
+    A function of seed, stage and step only, so a resumed training goes on with the frames it would have seen.
+    """
+
+    def __init__(self, data: TrainingSet, settings: Settings) -> None:
+        self._training = data.training
+        self._seed = settings.seed
+        self._batch = settings.batch
+        opening = data.opening[data.training]
+        self._by_opening = np.argsort(opening, kind="stable")
+        blink = data.expression[data.training][:, :2].max(1)
+        ranks = np.empty(len(opening))
+        ranks[self._by_opening] = np.linspace(0, 1, len(opening))
+        # Wide mouths and blinks are rare and the first thing that people notice when they are wrong.
+        weight = 1 + 2 * (ranks > 0.9) + 2 * (blink > np.quantile(blink, 0.94)) + 0.5 * (ranks < 0.1)
+        self._chance = weight / weight.sum()
+        visible = np.maximum(opening - 0.5 * float(np.median(opening)), 0)
+        self._mouth_chance = visible / visible.sum() if visible.any() else self._chance
+
+    def frames(self, stage: Stage, step: int) -> npt.NDArray[np.int64]:
+        """Indices [batch] of the frames of a step."""
+        rng = np.random.default_rng([self._seed, *stage.name.encode(), step])
+        count = len(self._training)
+        if stage.name == "mouth":
+            picks = rng.choice(count, self._batch, p=self._mouth_chance)
+        elif stage.name == "face" and step < _CURRICULUM * stage.steps:
+            share = _FIRST_FRAMES + (1 - _FIRST_FRAMES) * step / (_CURRICULUM * stage.steps)
+            picks = rng.choice(self._by_opening[: max(self._batch, int(share * count))], self._batch)
+        else:
+            picks = rng.choice(count, self._batch, p=self._chance)
+        chosen: npt.NDArray[np.int64] = self._training[picks]
+        return chosen
