@@ -33,6 +33,7 @@ _BASE_WEIGHT = 0.02
 _SHORT_PAUSE, _LONG_PAUSE = 0.09, 0.24
 _STRESS = (0.82, 1.0, 1.2)
 _EDGE = 0.06
+_LONGEST_CONSONANT = 0.18
 
 _LIP_GAP_CLOSED = 0.0446
 _LIP_GAP = {
@@ -154,7 +155,7 @@ def mouth_units(mouth: npt.ArrayLike, effort: npt.ArrayLike, smile: npt.ArrayLik
     smile = np.asarray(smile, np.float64)
     free = np.clip(1.0 - 1.2 * rounded - 0.8 * funnel, 0.1, 1.0)
     wide = smile * free
-    add("jawOpen", jaw * (0.92 + 0.20 * np.asarray(effort, np.float64)))
+    add("jawOpen", jaw * (0.82 + 0.32 * np.asarray(effort, np.float64)))
     add("jawForward", 0.16 * np.clip(funnel - 0.3, 0.0, 1.0))
     add("mouthPucker", 0.95 * rounded)
     add("mouthFunnel", 0.80 * funnel)
@@ -194,9 +195,12 @@ def _segments(phone: Phone) -> list[_Segment]:
     cuts = np.concatenate([[0.0], np.linspace(first, duration, len(names))]) + phone.start
     segments = []
     for position, (name, begin, end) in enumerate(zip(names, cuts[:-1], cuts[1:], strict=True)):
-        gesture = GESTURES[name]
-        edge = min(0.3 * (end - begin), _EDGE)
-        low, high = begin + edge, end - edge
+        gesture, length = GESTURES[name], end - begin
+        if not gesture.vowel and name != SILENCE:
+            # Before a pause, the synthesiser's last consonant also holds its release and some silence.
+            length = min(length, _LONGEST_CONSONANT)
+        edge = min(0.3 * length, _EDGE)
+        low, high = begin + edge, begin + length - edge
         if high - low < gesture.hold:
             middle = 0.5 * (low + high)
             low, high = middle - 0.5 * gesture.hold, middle + 0.5 * gesture.hold

@@ -69,6 +69,11 @@ class Loudness:
         """Root mean square of the bins `first` to `last`, zero where nothing was or is heard any more."""
         return self._window(self._rms, first, last)
 
+    def level(self, index: int) -> float:
+        """Reference level at a bin: the loudest of the last seconds."""
+        known = min(max(index, self._first), self.end - 1)
+        return float(self._level[known - self._first])
+
     def relative(self, first: int, last: int) -> Doubles:
         """Loudness of the bins against the reference level, smoothed over 0.1 s, 0 to 1.2."""
         size = 2 * _SMOOTHING + 1

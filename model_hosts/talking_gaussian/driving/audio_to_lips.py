@@ -1,0 +1,149 @@
+"""The mouth from the audio alone: a small temporal convolution network on Whisper's features.
+
+It writes the same articulation channels that phonemes give, so that one network serves every avatar and
+every voice.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+
+from model_hosts.talking_gaussian.driving.hearing import Loudness
+from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
+from model_hosts.talking_gaussian.driving.whisper_features import (
+    FEATURES,
+    FeatureStream,
+    WhisperEncoder,
+)
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+NETWORK = Path(__file__).with_name("audio_to_units.safetensors")
+REACH = 7
+"""Features on either side of a moment that the network sees."""
+DILATIONS = (1, 1, 2, 2)
+KERNELS = (5, 3, 3, 3)
+
+_GATE_FLOOR = 0.003
+_GATE_SHARE = 0.025
+_GATE_BINS = 6
+_REST = CHANNELS.index("rest")
+_SWITCHES = [CHANNELS.index(name) for name in ("close", "tuck", "rest")]
+_SWITCH_LOW, _SWITCH_HIGH = 0.25, 0.62
+
+
+@dataclass(frozen=True)
+class LipNetwork:
+    """Weights of the network.
+
+    Attributes:
+        inner: Weight `[H, 512]` and bias of the input layer.
+        convolutions: Weight `[H, H, K]` and bias of each layer; all but the first add to their input.
+        outer: Weight `[len(CHANNELS), H]` and bias of the output layer.
+        metadata: How it was made and how good it is.
+    """
+
+    inner: tuple[Floats, Floats]
+    convolutions: tuple[tuple[Floats, Floats], ...]
+    outer: tuple[Floats, Floats]
+    metadata: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path = NETWORK) -> LipNetwork:
+        """Reads a network.
+
+        Raises:
+            ValueError: It is not a network of this shape.
+        """
+        with safetensors.safe_open(path, "numpy") as file:
+            names = file.keys()
+            tensors = {name: np.asarray(file.get_tensor(name), np.float32) for name in names}
+            metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+        try:
+            layers = [
+                (tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+                for name in ("in", *(f"conv.{index}" for index in range(len(KERNELS))), "out")
+            ]
+        except KeyError as error:
+            raise ValueError(f"{path.name} lacks {error}") from error
+        sizes = [weight.shape[2] for weight, _ in layers[1:-1]]
+        shape = (layers[0][0].shape[1], layers[-1][0].shape[0], sizes)
+        if shape != (FEATURES, len(CHANNELS), list(KERNELS)):
+            raise ValueError(f"{path.name} is of another shape")
+        return cls(layers[0], tuple(layers[1:-1]), layers[-1], metadata)
+
+    def run(self, features: npt.ArrayLike) -> Doubles:
+        """Articulation channels at 50 a second.
+
+        Args:
+            features: `[N + 2 * REACH, 512]`.
+
+        Returns:
+            `[N, len(CHANNELS)]`, 0 to 1. `close`, `tuck` and `rest` are sharpened: the network says how
+            likely they are, the mouth does them or not.
+        """
+        hidden = np.maximum(np.asarray(features, np.float32) @ self.inner[0].T + self.inner[1], 0.0)
+        for index, (weight, bias) in enumerate(self.convolutions):
+            size, dilation = weight.shape[2], DILATIONS[index]
+            count = len(hidden) - (size - 1) * dilation
+            total = np.zeros((count, len(bias)), np.float32) + bias
+            for tap in range(size):
+                total += hidden[tap * dilation : tap * dilation + count] @ weight[:, :, tap].T
+            total = np.maximum(total, 0.0)
+            trim = (size - 1) * dilation // 2
+            hidden = total if index == 0 else total + hidden[trim : trim + count]
+        scores = (hidden @ self.outer[0].T + self.outer[1]).astype(np.float64)
+        found = 1.0 / (1.0 + np.exp(-scores))
+        step = np.clip((found[:, _SWITCHES] - _SWITCH_LOW) / (_SWITCH_HIGH - _SWITCH_LOW), 0.0, 1.0)
+        found[:, _SWITCHES] = step * step * (3.0 - 2.0 * step)
+        return np.asarray(found)
+
+
+class AudioListener:
+    """Hears the mouth in a stream of audio. Implements animator.Listener; holds the state of one stream."""
+
+    def __init__(self, encoder: WhisperEncoder, network: LipNetwork, sample_rate: int) -> None:
+        self._stream = FeatureStream(encoder, sample_rate)
+        self._network = network
+        self._loudness = Loudness(sample_rate)
+
+    def push(self, samples: npt.NDArray[np.int16]) -> None:
+        """Hears more of the stream."""
+        self._stream.push(samples)
+        self._loudness.push(samples)
+
+    def channels(self, first: int, count: int) -> Doubles:
+        """Articulation channels `[count, 10]` of the video frames from `first` on.
+
+        The mouth is closed where the audio is silent, whatever the network says.
+        """
+        if count == 0:
+            return np.zeros((0, len(CHANNELS)))
+        start = 2 * first + 1
+        features = self._stream.features(start - REACH, start + 2 * (count - 1) + 1 + REACH)
+        found = self._network.run(features)[::2]
+        silent = np.array([self._silence(2 * (first + row) + 1) for row in range(count)])[:, None]
+        found = (1.0 - silent) * found
+        found[:, _REST] = np.maximum(found[:, _REST], silent[:, 0])
+        return found
+
+    def forget(self, frame: int) -> None:
+        """Nobody will ask for frames before this one again."""
+        self._stream.forget(2 * frame + 1 - REACH)
+        self._loudness.forget(4 * frame - 100)
+
+    def _silence(self, feature: int) -> float:
+        """How silent the audio is around a feature, 0 to 1."""
+        centre = 2 * feature + 1
+        rms = self._loudness.rms(centre - _GATE_BINS, centre + _GATE_BINS + 1)
+        level = self._loudness.level(centre)
+        threshold = max(_GATE_FLOOR, _GATE_SHARE * level)
+        return float(np.clip(2.0 - np.sqrt(np.mean(rms**2)) / threshold, 0.0, 1.0))
