@@ -66,6 +66,8 @@ class Deadlines(_Table):
 
     start_host: float = Field(default=1200, gt=0)
     """A host that is not running: building its environment, fetching its assets, starting it."""
+    upload: float = Field(default=30, gt=0)
+    """Between two pieces of an upload."""
     decode: float = Field(default=20, gt=0)
     """The whole voice note."""
     transcribe: float = Field(default=60, gt=0)

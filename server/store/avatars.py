@@ -1,8 +1,8 @@
 """Avatars on disk: those that ship with viseme and those that were imported.
 
 A stored avatar is the directory of its bundle, `home/store/avatars/ID/`. Directories appear and vanish whole:
-an import is prepared beside them and renamed into place, a deletion renames first. Names that begin with a dot
-belong to imports and deletions under way and are swept when the store is opened.
+an import is prepared beside them and renamed into place, a deletion renames first. Names that begin with a
+dot belong to imports and deletions under way and are swept when the store is opened.
 """
 
 from __future__ import annotations

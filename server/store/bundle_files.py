@@ -106,9 +106,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], max_bytes: int) -> None:
     names = [entry.filename for entry in entries]
     for entry in entries:
         if entry.filename not in BUNDLE_FILES:
-            raise BundleInvalid(
-                f"The .zip holds {entry.filename[:80]!r}, which does not belong into a bundle."
-            )
+            raise BundleInvalid(f"The .zip holds {quoted(entry.filename)}, which is no part of a bundle.")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise BundleInvalid(f"{entry.filename} in the .zip is a link.")
         if entry.file_size > max(entry.compress_size * _MAX_RATIO, _RATIO_FREE_BYTES):
@@ -139,9 +137,7 @@ def check_bundle(directory: Path) -> AvatarInfo:
         raise BundleInvalid(f"model.safetensors is damaged: {error}.") from error
     for name, branch in info.branches.items():
         if shapes.get(f"{name}.xyz") != (branch.count, 3):
-            raise BundleInvalid(
-                f"model.safetensors does not hold the {branch.count} points of branch {name}."
-            )
+            raise BundleInvalid(f"model.safetensors lacks the {branch.count} points of branch {name}.")
     return info
 
 

@@ -1,0 +1,65 @@
+"""The model hosts as a turn uses them: started early, waited for with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import grpc.aio
+from viseme.host.v1 import host_pb2
+
+from server.errors import StageTimeout
+from server.host_calls import ModelHosts
+
+T = TypeVar("T")
+
+
+class HostAccess:
+    """Gives channels to hosts that run.
+
+    Args:
+        hosts: The model hosts.
+        start_seconds: Longest time to wait for one that does not run yet.
+    """
+
+    def __init__(self, hosts: ModelHosts, *, start_seconds: float) -> None:
+        self._hosts = hosts
+        self._start_seconds = start_seconds
+
+    async def channel(self, name: str) -> grpc.aio.Channel:
+        """A channel to a host; starts it when it does not run.
+
+        Raises:
+            StageTimeout: It did not start in time.
+            VisemeError: It cannot be started.
+        """
+        return await self._in_time(name, self._hosts.channel(name))
+
+    async def describe(self, name: str) -> host_pb2.DescribeResponse:
+        """What a host is and has; starts it when it does not run.
+
+        Raises:
+            StageTimeout: It did not start in time.
+            VisemeError: It cannot be started.
+        """
+        return await self._in_time(name, self._hosts.describe(name))
+
+    def start_early(self, *names: str) -> asyncio.Future[list[grpc.aio.Channel | BaseException]]:
+        """Starts hosts side by side, in the background.
+
+        Errors are kept in the result: whoever needs the host meets them again.
+        """
+        return asyncio.gather(*(self.channel(name) for name in names), return_exceptions=True)
+
+    async def _in_time(self, name: str, started: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._start_seconds):
+                return await started
+        except TimeoutError:
+            raise StageTimeout(
+                f"The {name} host did not start within {self._start_seconds:g} s.",
+                fix=f"viseme hosts log {name}",
+                stage="start_host",
+                host=name,
+            ) from None
