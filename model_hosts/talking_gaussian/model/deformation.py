@@ -21,7 +21,7 @@ PLANES = 14
 """Rows of the splat planes: xyz 3, scale 3, quaternion wxyz 4, log opacity 1, rgb 3."""
 _MAX_SCALE = np.float32(0.03)
 _OUTPUT_SCALE = np.repeat(np.array([0.01, 0.1, 0.1, 1.0, 0.1], np.float32), [3, 4, 3, 1, 3])[:, None]
-_PROBES = 48
+_PROBES = 32
 
 
 class FrameInput(NamedTuple):
@@ -57,14 +57,13 @@ class _Branch:
         own = bundle.group(f"{name}.")
         self.name = name
         self.start = start
-        self.network = BranchNetwork(bundle, name)
-        probes = _probe_conditions(bundle, name)
-        mean, spread = _measure(self.network, probes)
+        network = BranchNetwork.load(bundle, name)
+        mean, spread = _measure(network, _probe_conditions(bundle, name))
         score = (spread / _visible(bundle, name)).max(0)
         active = score > tolerance if tolerance > 0 else np.ones(len(score), np.bool_)
         self.order = np.concatenate([np.flatnonzero(active), np.flatnonzero(~active)])
         self.active = int(active.sum())
-        self.network.select(self.order[: self.active])
+        self.network = network.only(self.order[: self.active])
         self.count = len(self.order)
         self.stop = start + self.count
         mean = mean[:, self.order]
