@@ -5,6 +5,7 @@ only, and nothing of the server. Standard input is a socket: one request comes i
 open file attached (SCM_RIGHTS), and sound goes out in messages of one kind byte, a 32-bit little-endian
 length and a body:
 
+- `B`: the first message: the request has arrived and work begins;
 - `P`: mono little-endian signed 16-bit samples at 16 kHz;
 - `E`: the last message, JSON: `outcome` (one of the constants below), `format`, `truncated`, `declared`
   (seconds that the file claims to last, or null).
@@ -71,6 +72,7 @@ def main() -> None:
     request, descriptors, _, _ = socket.recv_fds(channel, 4096, 1)
     if not descriptors:
         return
+    _send(channel, b"B", b"")
     terms: dict[str, Any] = json.loads(request)
     _give_up_powers(int(terms["memory_bytes"]), int(terms["cpu_seconds"]))
     with os.fdopen(descriptors[0], "rb", buffering=0) as file:
@@ -139,7 +141,9 @@ def _decode(file: BinaryIO, sink: Sink, max_seconds: float) -> dict[str, object]
             stream = container.streams.best("audio")
             report["format"] = container.format.name
             if not isinstance(stream, AudioStream):
-                report["outcome"] = NOT_FOUND if container.streams else UNREADABLE
+                report["outcome"] = NOT_FOUND
+                return report
+            if getattr(stream, "codec_context", None) is None:  # A codec that nobody knows.
                 return report
             declared = container.duration / 1e6 if container.duration and container.duration > 0 else None
             report["declared"] = declared
@@ -310,9 +314,7 @@ class _Mixer:
 
 
 def _send(channel: socket.socket, kind: bytes, body: bytes) -> None:
-    for start in range(0, len(body), 1 << 18):
-        piece = body[start : start + (1 << 18)]
-        channel.sendall(kind + struct.pack("<I", len(piece)) + piece)
+    channel.sendall(kind + struct.pack("<I", len(body)) + body)
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ import numpy.typing as npt
 
 from server.errors import (
     AudioEmpty,
-    AudioError,
     AudioNotFound,
     AudioTooLong,
     AudioTruncated,
     AudioUnreadable,
     FieldInvalid,
+    InternalError,
 )
 from server.media.spool import Spool, too_large
 from server.store.paths import quoted
@@ -121,7 +121,7 @@ class AudioDecoder:
             limits: What it may take; the usual limits when None.
 
         Raises:
-            AudioError: One of its kinds, when the recording cannot be used.
+            server.errors.AudioError: One of its kinds, when the recording cannot be used.
             FieldInvalid: If there is no file at the path.
             DiskFull: If an upload does not fit on the disk.
         """
@@ -153,9 +153,27 @@ class AudioDecoder:
 
     async def _run(self, descriptor: int, limits: DecodeLimits) -> DecodedAudio:
         """Has a child decode the file behind the descriptor."""
-        child = await asyncio.to_thread(self._hand_over, descriptor, limits)
+        with self._lock:
+            spare = self._spares.pop() if self._spares else None
+        if spare is not None:
+            try:
+                return await self._ask(spare, descriptor, limits)
+            except _GoneError:
+                pass  # It died while it waited, which says nothing about the file.
+        try:
+            return await self._ask(await asyncio.to_thread(_Child, self._command), descriptor, limits)
+        except _GoneError as error:
+            raise InternalError("The decoder does not start.", fix="viseme doctor") from error
+
+    async def _ask(self, child: _Child, descriptor: int, limits: DecodeLimits) -> DecodedAudio:
+        """Has this child decode the file, and kills it whatever happens.
+
+        Raises:
+            _GoneError: If it died before it began.
+        """
         refill = asyncio.ensure_future(asyncio.to_thread(self.warm))
         try:
+            child.send(descriptor, limits)
             async with asyncio.timeout(limits.wall_seconds):
                 pcm, report = await child.result(limits)
         except TimeoutError:
@@ -165,24 +183,9 @@ class AudioDecoder:
             await asyncio.shield(asyncio.gather(asyncio.to_thread(child.wait), refill))
         return _judge(pcm, report, limits)
 
-    def _hand_over(self, descriptor: int, limits: DecodeLimits) -> _Child:
-        """Gives the file to the child that waits, or to a new one."""
-        with self._lock:
-            spare = self._spares.pop() if self._spares else None
-        if spare is not None:
-            try:
-                spare.send(descriptor, limits)
-            except OSError:
-                spare.end()  # It died while it waited.
-            else:
-                return spare
-        child = _Child(self._command)
-        try:
-            child.send(descriptor, limits)
-        except OSError as error:
-            child.end()
-            raise AudioError("The decoder does not start.", fix="viseme doctor") from error
-        return child
+
+class _GoneError(Exception):
+    """A child died before it was given its file."""
 
 
 class _Child:
@@ -205,36 +208,45 @@ class _Child:
         """Asks for the file behind the descriptor.
 
         Raises:
-            OSError: If the child is gone.
+            _GoneError: If the child is gone.
         """
         terms = {
             "max_seconds": limits.max_audio_seconds,
             "cpu_seconds": limits.cpu_seconds,
             "memory_bytes": limits.memory_bytes,
         }
-        socket.send_fds(self._socket, [json.dumps(terms).encode()], [descriptor])
+        try:
+            socket.send_fds(self._socket, [json.dumps(terms).encode()], [descriptor])
+        except OSError as error:
+            raise _GoneError from error
 
     async def result(self, limits: DecodeLimits) -> tuple[bytearray, dict[str, object]]:
-        """The samples and the child's report; the report is empty when the child died."""
+        """The samples and the child's report; the report is empty when the child died at work.
+
+        Raises:
+            _GoneError: If it died before it began.
+        """
         self._socket.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=self._socket)
         pcm = bytearray()
+        begun = False
         # The child keeps to the limit unless its file has taken it over.
         most = int((limits.max_audio_seconds + 2) * SAMPLE_RATE) * 2
         try:
-            while True:
+            while len(pcm) <= most:
                 kind, length = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+                begun = True
                 body = await reader.readexactly(min(length, most))
                 if kind == b"E":
                     report = json.loads(body)
                     return pcm, report if isinstance(report, dict) else {}
                 pcm += body
-                if len(pcm) > most:
-                    return pcm, {}
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
-            return pcm, {}
+            if not begun:
+                raise _GoneError from None
         finally:
             writer.close()
+        return pcm, {}
 
     def kill(self) -> None:
         """Kills the process; does not wait for it."""
@@ -288,7 +300,7 @@ def _judge(pcm: bytearray, report: dict[str, object], limits: DecodeLimits) -> D
         )
     if outcome == "not_found":
         raise AudioNotFound(
-            "The file has pictures but no sound track.",
+            "The file has no sound track.",
             fix="Record it again with the microphone switched on.",
         )
     if outcome == "out_of_memory":

@@ -127,7 +127,11 @@ def store_path(root: Path, name: str) -> Path:
         )
     # An absolute name may reach the store through a link above it, so only what is below the root is joined.
     path = Path(os.path.realpath(base.joinpath(*segments)))
-    if path == base or not path.is_relative_to(base) or path.is_symlink():
+    if path == base or not path.is_relative_to(base):
+        raise _outside(name)
+    # A link that is left after resolving leads in a circle.
+    below = path.relative_to(base).parts
+    if any(base.joinpath(*below[: count + 1]).is_symlink() for count in range(len(below))):
         raise _outside(name)
     return path
 
