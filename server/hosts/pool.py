@@ -1,0 +1,216 @@
+"""The model hosts of a server, each started when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+import grpc
+import grpc.aio
+from viseme.host.v1 import host_pb2, host_pb2_grpc
+
+from server.errors import HostLost, HostNotFound, HostNotStarted, VisemeError
+from server.host_calls import calling
+from server.hosts.backoff import RestartPolicy
+from server.hosts.environments import EnvironmentBuilder
+from server.hosts.launcher import Launcher
+from server.hosts.logs import tail
+from server.hosts.manifest import HostManifest, load_manifests
+from server.hosts.status import HostState, HostStatus
+from server.hosts.supervisor import RunningHost, Supervisor
+from server.progress import ProgressSink
+
+if TYPE_CHECKING:
+    # Exists for the type checker only: at run time the same stub serves both kinds of channel.
+    from viseme.host.v1.host_pb2_grpc import HostServiceAsyncStub
+
+_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+_DESCRIBE_SECONDS: Final = 10.0
+_RESTART_GRACE_SECONDS: Final = 10.0
+
+
+class HostPool:
+    """Starts, supervises and stops hosts. Used from one event loop.
+
+    Args:
+        home: VISEME_HOME.
+        manifests: Directory whose folders hold a host.toml each.
+        asset_path: Says where an asset is installed, or None; a host starts without those that are missing.
+        threads: CPU threads each host may use.
+        progress: Hears of environments being built.
+        python: Runs all hosts instead of environments of their own.
+        policy: When hosts that died are started again.
+        packages: Further top-level packages that hosts may import, by directory.
+        hello_seconds: How long a host may take to start.
+
+    Raises:
+        ManifestError: A host.toml is wrong.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        manifests: Path,
+        *,
+        asset_path: Callable[[str], Path | None],
+        threads: int = 2,
+        progress: ProgressSink | None = None,
+        python: Path | None = None,
+        policy: RestartPolicy | None = None,
+        packages: Mapping[str, Path] | None = None,
+        hello_seconds: float = 60.0,
+    ) -> None:
+        self.manifests: Final = load_manifests(manifests)
+        self._asset_path = asset_path
+        self._progress = progress
+        self._python = python
+        self._builder = EnvironmentBuilder(home)
+        self._launcher = Launcher(home, threads, packages, hello_seconds)
+        self._listeners: list[Callable[[str, HostLost], None]] = []
+        self._supervisors = {
+            name: Supervisor(
+                manifest,
+                start=partial(self._start, manifest),
+                describe=partial(self._ask, name),
+                policy=policy or RestartPolicy(),
+                lost=partial(self._tell_lost, name),
+            )
+            for name, manifest in self.manifests.items()
+        }
+
+    async def channel(self, name: str) -> grpc.aio.Channel:
+        """A channel to a host that runs; starts it when it does not.
+
+        Ask for it before every call, since it ends with the host's process; `server.host_calls.calling` turns
+        the errors of calls into ours.
+
+        Args:
+            name: Name of the host.
+
+        Raises:
+            HostNotFound: There is no such host.
+            HostNotStarted: It does not start; says what it said last.
+            EnvironmentFailed: Its environment cannot be built.
+            ServerStopping: The pool is being closed.
+        """
+        return (await self._running(name)).channel
+
+    async def describe(self, name: str) -> host_pb2.DescribeResponse:
+        """What a host is and has; starts it when it does not run.
+
+        Args:
+            name: Name of the host.
+
+        Raises:
+            HostLost: It died meanwhile.
+            VisemeError: As `channel`.
+        """
+        running = await self._running(name)
+        running.description = await self._ask(name, running.channel)
+        return running.description
+
+    def snapshot(self) -> list[HostStatus]:
+        """How all hosts are doing, in order of name."""
+        return [supervisor.status() for supervisor in self._supervisors.values()]
+
+    async def restart(self, name: str, grace: float = _RESTART_GRACE_SECONDS) -> HostStatus:
+        """Stops a host after its running calls and starts it again, whatever it was doing.
+
+        Calls that come meanwhile wait for the new process.
+
+        Args:
+            name: Name of the host.
+            grace: Seconds that running calls may take.
+
+        Raises:
+            VisemeError: As `channel`.
+        """
+        supervisor = self._supervisor(name)
+        await supervisor.restart(grace)
+        return supervisor.status()
+
+    def log(self, name: str, lines: int = 100) -> str:
+        """The end of a host's log.
+
+        Args:
+            name: Name of the host.
+            lines: How many lines at most.
+
+        Raises:
+            HostNotFound: There is no such host.
+        """
+        self._supervisor(name)
+        return tail(self._launcher.log_path(name), lines)
+
+    def on_lost(self, listener: Callable[[str, HostLost], None]) -> None:
+        """Registers who hears of every host that ends unasked: its name and the error its callers get."""
+        self._listeners.append(listener)
+
+    async def close(self, grace: float = 2.0) -> None:
+        """Stops all hosts; nothing of them is left when it returns.
+
+        Args:
+            grace: Seconds that running calls may take.
+        """
+        await asyncio.gather(*(supervisor.close(grace) for supervisor in self._supervisors.values()))
+        await asyncio.to_thread(self._launcher.close)
+
+    def _supervisor(self, name: str) -> Supervisor:
+        try:
+            return self._supervisors[name]
+        except KeyError:
+            known = ", ".join(self._supervisors)
+            raise HostNotFound(f"There is no host '{name}'.", fix=f"Use one of: {known}", host=name) from None
+
+    async def _running(self, name: str) -> RunningHost:
+        supervisor = self._supervisor(name)
+        running = await supervisor.running()
+        if (
+            supervisor.state is HostState.DEGRADED
+            and self._assets(self.manifests[name]).keys() - running.assets
+        ):
+            # What it lacked has been installed since it started.
+            running = await supervisor.restart(_RESTART_GRACE_SECONDS)
+        return running
+
+    def _assets(self, manifest: HostManifest) -> dict[str, Path]:
+        found = {name: self._asset_path(name) for name in manifest.assets}
+        return {name: path for name, path in found.items() if path is not None}
+
+    async def _start(self, manifest: HostManifest) -> RunningHost:
+        python = self._python or (await self._builder.ensure(manifest, self._progress)).python
+        assets = self._assets(manifest)
+        process = await self._launcher.launch(manifest, python, assets)
+        channel = grpc.aio.secure_channel(
+            process.hello.address,
+            grpc.local_channel_credentials(grpc.LocalConnectionType.UDS),
+            options=[
+                ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+                ("grpc.max_send_message_length", _MESSAGE_BYTES),
+                # Each process has a channel of its own, even were two to use one path.
+                ("grpc.use_local_subchannel_pool", 1),
+            ],
+        )
+        try:
+            description = await self._ask(manifest.name, channel)
+        except BaseException as error:
+            await channel.close(None)
+            await process.kill()
+            if isinstance(error, VisemeError):
+                raise HostNotStarted(
+                    f"The {manifest.name} host does not say what it is: {error.message}", host=manifest.name
+                ) from error
+            raise
+        return RunningHost(process, channel, description, frozenset(assets))
+
+    async def _ask(self, name: str, channel: grpc.aio.Channel) -> host_pb2.DescribeResponse:
+        stub = cast("HostServiceAsyncStub", host_pb2_grpc.HostServiceStub(channel))
+        async with calling(name):
+            return await stub.Describe(host_pb2.DescribeRequest(), timeout=_DESCRIBE_SECONDS)
+
+    def _tell_lost(self, name: str, error: HostLost) -> None:
+        for listener in self._listeners:
+            listener(name, error)
