@@ -141,7 +141,8 @@ def test_the_bundle_moves_like_the_scene_it_was_made_from(
             [vectors[index] / data.pose_statistics.std, track / bundle.tensor("track.std")]
         )
         drive = drive._replace(
-            track=torch.from_numpy(track)[None], condition=torch.from_numpy(condition.astype(np.float32))[None]
+            track=torch.from_numpy(track)[None],
+            condition=torch.from_numpy(condition.astype(np.float32))[None],
         )
         with torch.no_grad():
             splats, _ = trained.scene(drive, ("face", "mouth", "torso"))
@@ -202,7 +203,15 @@ def test_the_command_writes_bundle_and_sheet(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setitem(command.PRESETS, "quick", TINY)
-    arguments = ["--dataset", str(recording), "--out", str(tmp_path / "a.zip"), "--name", "tiny", "--synthetic"]
+    arguments = [
+        "--dataset",
+        str(recording),
+        "--out",
+        str(tmp_path / "a.zip"),
+        "--name",
+        "tiny",
+        "--synthetic",
+    ]
     assert command.main([*arguments, "--sheet", str(tmp_path / "sheet.png"), "--device", "cpu"]) == 0
     info = Bundle.read(tmp_path / "a.zip").info
     assert info.synthetic

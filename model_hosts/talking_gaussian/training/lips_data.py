@@ -1,4 +1,4 @@
-"""Training data of the lip network: speech with phoneme times to Whisper features and articulation channels."""
+"""Training data of the lip network: speech with phoneme times to features and articulation channels."""
 
 from __future__ import annotations
 
