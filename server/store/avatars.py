@@ -2,7 +2,7 @@
 
 A stored avatar is the directory of its bundle, `home/store/avatars/ID/`. Directories appear and vanish whole:
 an import is prepared beside them and renamed into place, a deletion renames first. Names that begin with a
-dot belong to imports and deletions under way and are swept when the store is opened.
+dot belong to imports and deletions under way; what a killed process left is swept an hour later.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import time
 import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from server.store.bundle_files import BUNDLE_FILES, AvatarInfo, check_bundle, un
 from server.store.paths import ResourceName, parse_resource_name
 
 BUILTIN: Final = Path(__file__).with_name("builtin") / "avatars"
+_LEFT_OVER_SECONDS: Final = 3600
 _ZIP_DATE: Final = (1980, 1, 1, 0, 0, 0)
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("avatars")
 
@@ -73,8 +75,10 @@ class AvatarStore:
         self._placing = threading.Lock()
         with disk_full_as_error():
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left_over in root.glob(".*"):
-            shutil.rmtree(left_over, ignore_errors=True)
+        for left in root.glob(".*"):
+            # Younger ones may belong to another process that works on the same store.
+            if time.time() - left.stat().st_mtime > _LEFT_OVER_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
     def get(self, name: str) -> StoredAvatar:
         """Returns one avatar.

@@ -1,0 +1,259 @@
+"""The server put together: settings, stores, hosts, language models and services around one gRPC server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import grpc
+import grpc.aio
+import psutil
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from viseme.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    avatar_pb2,
+    avatar_pb2_grpc,
+    dialogue_pb2,
+    dialogue_pb2_grpc,
+    render_pb2,
+    render_pb2_grpc,
+)
+
+from server.api.admin import AdminServicer, HostOperations
+from server.api.admission import Admission
+from server.api.avatars import AvatarServicer
+from server.api.dialogue import DialogueServicer
+from server.api.interceptors import CallInterceptor
+from server.api.rendering import RenderServicer
+from server.assets.installer import AssetInstaller
+from server.config import Settings
+from server.dialogue.hosts import HostAccess
+from server.errors import PortInUse
+from server.host_calls import ModelHosts
+from server.hosts.pool import HostPool
+from server.llm.embedded import EmbeddedProvider
+from server.llm.failover import Failover
+from server.llm.openai_compatible import ConfiguredProvider
+from server.media.spool import disk_full_as_error
+from server.progress import ProgressSink
+from server.store.avatars import BUILTIN, AvatarStore
+from server.version import __version__
+
+_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+_log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("server")
+
+
+class Hosts(ModelHosts, HostOperations, Protocol):
+    """The model hosts as the whole server uses them."""
+
+    async def close(self) -> None:
+        """Stops all hosts."""
+
+
+class Application:
+    """One server.
+
+    Args:
+        settings: Its settings.
+        hosts: The model hosts; None means those of the settings' manifests.
+        builtin_avatars: Directory of the avatars that ship with viseme.
+        progress: Hears of environments being built.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        hosts: Hosts | None = None,
+        builtin_avatars: Path = BUILTIN,
+        progress: ProgressSink | None = None,
+    ) -> None:
+        self.settings = settings
+        self.hosts: Hosts = hosts or HostPool(
+            settings.home,
+            settings.manifests,
+            asset_path=AssetInstaller(settings.home).path,
+            threads=settings.threads,
+            progress=progress,
+        )
+        limits = settings.limits
+        self.avatars = AvatarStore(
+            settings.home / "store" / "avatars",
+            max_bundle_bytes=limits.max_bundle_bytes,
+            max_unpacked_bytes=limits.max_bundle_unpacked_bytes,
+            builtin=builtin_avatars,
+        )
+        # Of this process alone: a second server on the same home must not touch it.
+        self._scratch = settings.home / "store" / "tmp" / f"server-{os.getpid()}"
+        self._admission = Admission(limits.max_concurrent_requests)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the type stubs
+        self._server: grpc.aio.Server | None = None
+        self._providers: list[ConfiguredProvider | EmbeddedProvider] = [
+            *(ConfiguredProvider(provider) for provider in settings.llm.providers),
+            *([EmbeddedProvider(self.hosts, settings.hosts.chat)] if settings.llm.embedded else []),
+        ]
+
+    async def start(self) -> str:
+        """Starts serving.
+
+        Returns:
+            `HOST:PORT`; the port is the one that was found when the settings say 0.
+
+        Raises:
+            PortInUse: Another program listens there.
+            DiskFull: There is no room for the directories of running requests.
+        """
+        with disk_full_as_error():
+            _sweep(self._scratch.parent)
+            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        server = grpc.aio.server(
+            interceptors=[CallInterceptor()],
+            options=[
+                # Without this a second server on the port would silently share its connections.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+                # A caller that vanished without a word is noticed.
+                ("grpc.keepalive_time_ms", 20_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        names = self._add_services(server)
+        host, _, port = self.settings.listen.rpartition(":")
+        try:
+            bound = server.add_insecure_port(self.settings.listen)
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise PortInUse(
+                f"Port {port} is in use by another program.",
+                fix="Stop that program, or choose another port: viseme serve --listen 127.0.0.1:PORT",
+                port=port,
+            )
+        await server.start()
+        self._server = server
+        for name in ("", *names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        address = f"{host}:{bound}"
+        _log.info("serving", address=address, version=__version__, home=str(self.settings.home))
+        return address
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Stops: no new requests, running ones finish, what is still running after the grace is cancelled.
+
+        Args:
+            grace: Seconds; None means the settings' own.
+        """
+        self._admission.close()
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            await self._server.stop(self.settings.stop_grace_seconds if grace is None else grace)
+        for provider in self._providers:
+            await provider.close()
+        await self.hosts.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        _log.info("stopped")
+
+    async def hurry(self) -> None:
+        """Cancels what `stop` still waits for."""
+        if self._server is not None:
+            await self._server.stop(0)
+
+    def _add_services(self, server: grpc.aio.Server) -> Sequence[str]:
+        """Adds all services; returns the full names of viseme's own."""
+        settings, deadlines = self.settings, self.settings.deadlines
+        answers = Failover(
+            self._providers,
+            persona=settings.llm.persona,
+            max_tokens=settings.llm.max_tokens,
+            prepare_seconds=deadlines.start_host,
+            first_token_seconds=deadlines.first_token,
+            gap_seconds=deadlines.token_gap,
+        )
+        hosts = HostAccess(self.hosts, start_seconds=deadlines.start_host)
+        avatars, admission, scratch = self.avatars, self._admission, self._scratch
+        dialogue = DialogueServicer(
+            settings=settings,
+            avatars=avatars,
+            hosts=hosts,
+            answers=answers,
+            admission=admission,
+            scratch=scratch,
+        )
+        rendering = RenderServicer(settings=settings, avatars=avatars, hosts=hosts, admission=admission)
+        admin = AdminServicer(
+            hosts=self.hosts, admission=admission, home=settings.home, llm_providers=lambda: answers.names
+        )
+        dialogue_pb2_grpc.add_DialogueServiceServicer_to_server(dialogue, server)
+        render_pb2_grpc.add_RenderServiceServicer_to_server(rendering, server)
+        avatar_pb2_grpc.add_AvatarServiceServicer_to_server(
+            AvatarServicer(settings=settings, avatars=avatars, scratch=scratch), server
+        )
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [
+            service.full_name
+            for proto in (dialogue_pb2, render_pb2, avatar_pb2, admin_pb2)
+            for service in proto.DESCRIPTOR.services_by_name.values()
+        ]
+        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        return names
+
+
+async def serve(
+    settings: Settings,
+    *,
+    ready: Callable[[str], None] | None = None,
+    progress: ProgressSink | None = None,
+) -> None:
+    """Serves until SIGINT or SIGTERM; a second signal ends the grace.
+
+    Args:
+        settings: The settings.
+        ready: Is told the address once the server answers.
+        progress: Hears of environments being built.
+
+    Raises:
+        PortInUse: Another program listens on the port.
+    """
+    application = Application(settings, progress=progress)
+    stopping, hurried = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurried if stopping.is_set() else stopping).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        address = await application.start()
+        if ready is not None:
+            ready(address)
+        await stopping.wait()
+        _log.info("stopping", grace_seconds=settings.stop_grace_seconds)
+    finally:
+        graceful = asyncio.ensure_future(application.stop())
+        hurry = asyncio.ensure_future(hurried.wait())
+        await asyncio.wait({graceful, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not graceful.done():
+            await application.hurry()
+        hurry.cancel()
+        await graceful
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _sweep(scratch: Path) -> None:
+    """Removes what servers that were killed have left."""
+    for left in scratch.glob("server-*"):
+        owner = left.name.partition("-")[2]
+        if not owner.isdigit() or not psutil.pid_exists(int(owner)) or int(owner) == os.getpid():
+            shutil.rmtree(left, ignore_errors=True)
