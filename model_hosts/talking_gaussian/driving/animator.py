@@ -22,6 +22,7 @@ from model_hosts.talking_gaussian.driving import articulation, hearing
 from model_hosts.talking_gaussian.driving.articulation import Phone
 from model_hosts.talking_gaussian.driving.performance import ACCENT_LEAD, ENDING_LEAD, FPS, Cue, Performer
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS, SILENCE
+from model_hosts.talking_gaussian.driving.units import UNIT_NAMES
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -65,6 +66,14 @@ class FaceTrack:
 
     def __len__(self) -> int:
         return len(self.units)
+
+    @classmethod
+    def empty(cls) -> FaceTrack:
+        """No frames."""
+        units, pose, gaze, mouth = (
+            np.zeros((0, width), np.float32) for width in (len(UNIT_NAMES), 3, 2, len(CHANNELS))
+        )
+        return cls(units, pose, gaze, np.zeros(0, np.float32), mouth)
 
     @classmethod
     def concatenate(cls, parts: Sequence[FaceTrack]) -> FaceTrack:
@@ -190,7 +199,9 @@ class FaceAnimator:
             self._phones.append(moved)
 
     def _emit(self, end: int) -> FaceTrack:
-        first, count = self._frames, max(0, end - self._frames)
+        first, count = self._frames, end - self._frames
+        if count <= 0:
+            return FaceTrack.empty()
         mouth = self._mouth(first, count)
         ticks = self._loudness.relative(first * _STEP + _OFFSET, (first + count) * _STEP + _OFFSET)
         loudness = ticks[::_STEP][:count]
@@ -207,8 +218,6 @@ class FaceAnimator:
         )
 
     def _mouth(self, first: int, count: int) -> Doubles:
-        if count == 0:
-            return np.zeros((0, len(CHANNELS)))
         grid = articulation.channels(self._phones, first * _STEP + _OFFSET, (count - 1) * _STEP + 1)
         mouth = grid[::_STEP]
         weight = self._weight_of_heard((np.arange(first, first + count) + 0.5) / FPS)
