@@ -43,6 +43,9 @@ _REST = CHANNELS.index("rest")
 _ACCENT_WINDOW = 0.30
 _PEAK_AFTER_ONSET = 0.06
 _CROSSFADE = 0.08
+_HUSH_BEFORE, _HUSH_AFTER = 2, 16
+_HUSH_LEVEL = 0.035
+_HUSH_SMOOTHING = np.hanning(25)[1:-1] / np.hanning(25).sum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,7 @@ class FaceAnimator:
         mouth = self._mouth(first, count)
         ticks = self._loudness.relative(first * _STEP + _OFFSET, (first + count) * _STEP + _OFFSET)
         loudness = ticks[::_STEP][:count]
+        mouth = self._hushed(mouth, first)
         bearing = self._performer.advance(self._cues(first, mouth, loudness))
         units = bearing.units + articulation.mouth_units(mouth, loudness, bearing.smile)
         self._frames += count
@@ -224,6 +228,17 @@ class FaceAnimator:
         if self._listener is not None and weight.any():
             mouth = mouth + weight[:, None] * (self._listener.channels(first, count) - mouth)
         return mouth
+
+    def _hushed(self, mouth: Doubles, first: int) -> Doubles:
+        """Closes the mouth where nothing is heard: a sentence's last sound fades before its time is over."""
+        count = (len(mouth) - 1) * _STEP + len(_HUSH_SMOOTHING)
+        start = first * _STEP + _OFFSET - len(_HUSH_SMOOTHING) // 2 - _HUSH_BEFORE
+        size = _HUSH_BEFORE + _HUSH_AFTER + 1
+        heard = self._loudness.relative(start, start + count + size - 1)
+        loudest = np.lib.stride_tricks.sliding_window_view(heard, size).max(1)
+        sounding = np.clip((loudest - _HUSH_LEVEL) / _HUSH_LEVEL, 0.0, 1.0)
+        open_ = np.convolve(sounding, _HUSH_SMOOTHING, "valid")[::_STEP, None]
+        return np.asarray(open_ * mouth + (1.0 - open_) * articulation.RESTING)
 
     def _weight_of_heard(self, times: Doubles) -> Doubles:
         """How much the lips follow the audio at these seconds, 0 to 1, instead of the phonemes."""

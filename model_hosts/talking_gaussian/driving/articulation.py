@@ -114,7 +114,7 @@ def channels(phones: Sequence[Phone], first: int, count: int) -> Doubles:
         `[count, len(CHANNELS)]`.
     """
     times = (first - _TAPS + np.arange(count + 2 * _TAPS)) / RATE
-    numerator = np.tile(_BASE_WEIGHT * _REST_TARGET, (len(times), 1))
+    numerator = np.tile(_BASE_WEIGHT * RESTING, (len(times), 1))
     denominator = np.full((len(times), len(CHANNELS)), _BASE_WEIGHT)
     for phone in phones:
         if phone.start - LOOK_AHEAD < times[-1] and phone.end + LOOK_AHEAD > times[0]:
@@ -238,6 +238,7 @@ _REACHES = {
     for name, gesture in GESTURES.items()
 }
 _OPENING = np.array([name in {"jaw", "up", "low"} for name in CHANNELS])
-_REST_TARGET = _TARGETS[SILENCE]
+RESTING: Doubles = _TARGETS[SILENCE]
+"""Articulation channels of a silent mouth."""
 _KERNELS = [_kernel(_SMOOTHING.get(name, _SMOOTHING_DEFAULT)) for name in CHANNELS]
 _GAP_WEIGHTS = _gap_weights()

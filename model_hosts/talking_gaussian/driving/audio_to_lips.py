@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
-from model_hosts.talking_gaussian.driving.hearing import Loudness
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.whisper_features import (
     FEATURES,
@@ -32,10 +31,6 @@ REACH = 7
 DILATIONS = (1, 1, 2, 2)
 KERNELS = (5, 3, 3, 3)
 
-_GATE_FLOOR = 0.003
-_GATE_SHARE = 0.025
-_GATE_BINS = 6
-_REST = CHANNELS.index("rest")
 _SWITCHES = [CHANNELS.index(name) for name in ("close", "tuck", "rest")]
 _SWITCH_LOW, _SWITCH_HIGH = 0.25, 0.62
 
@@ -113,37 +108,17 @@ class AudioListener:
     def __init__(self, encoder: WhisperEncoder, network: LipNetwork, sample_rate: int) -> None:
         self._stream = FeatureStream(encoder, sample_rate)
         self._network = network
-        self._loudness = Loudness(sample_rate)
 
     def push(self, samples: npt.NDArray[np.int16]) -> None:
         """Hears more of the stream."""
         self._stream.push(samples)
-        self._loudness.push(samples)
 
     def channels(self, first: int, count: int) -> Doubles:
-        """Articulation channels `[count, 10]` of the video frames from `first` on.
-
-        The mouth is closed where the audio is silent, whatever the network says.
-        """
-        if count == 0:
-            return np.zeros((0, len(CHANNELS)))
+        """Articulation channels `[count, 10]` of the video frames from `first` on."""
         start = 2 * first + 1
         features = self._stream.features(start - REACH, start + 2 * (count - 1) + 1 + REACH)
-        found = self._network.run(features)[::2]
-        silent = np.array([self._silence(2 * (first + row) + 1) for row in range(count)])[:, None]
-        found = (1.0 - silent) * found
-        found[:, _REST] = np.maximum(found[:, _REST], silent[:, 0])
-        return found
+        return self._network.run(features)[::2]
 
     def forget(self, frame: int) -> None:
         """Nobody will ask for frames before this one again."""
         self._stream.forget(2 * frame + 1 - REACH)
-        self._loudness.forget(4 * frame - 100)
-
-    def _silence(self, feature: int) -> float:
-        """How silent the audio is around a feature, 0 to 1."""
-        centre = 2 * feature + 1
-        rms = self._loudness.rms(centre - _GATE_BINS, centre + _GATE_BINS + 1)
-        level = self._loudness.level(centre)
-        threshold = max(_GATE_FLOOR, _GATE_SHARE * level)
-        return float(np.clip(2.0 - np.sqrt(np.mean(rms**2)) / threshold, 0.0, 1.0))

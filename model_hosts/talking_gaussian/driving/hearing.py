@@ -9,9 +9,6 @@ Doubles = npt.NDArray[np.float64]
 
 RATE = 100
 """Bins a second."""
-SILENT_RMS = 0.004
-"""Root mean square, of full scale 1, below which nobody speaks."""
-
 _SMOOTHING = 5
 _SYLLABLE = 18
 _LOUD = 0.5
@@ -64,15 +61,6 @@ class Loudness:
         drop = min(first - _SMOOTHING, self.end) - self._first
         if drop > 0:
             self._rms, self._level, self._first = self._rms[drop:], self._level[drop:], self._first + drop
-
-    def rms(self, first: int, last: int) -> Doubles:
-        """Root mean square of the bins `first` to `last`, zero where nothing was or is heard any more."""
-        return self._window(self._rms, first, last)
-
-    def level(self, index: int) -> float:
-        """Reference level at a bin: the loudest of the last seconds."""
-        known = min(max(index, self._first), self.end - 1)
-        return float(self._level[known - self._first])
 
     def relative(self, first: int, last: int) -> Doubles:
         """Loudness of the bins against the reference level, smoothed over 0.1 s, 0 to 1.2."""

@@ -121,7 +121,7 @@ class Performer:
         self._quiet = _QUIET_AFTER + 1
         self._gestures: list[_Gesture] = []
         self._blink: tuple[float, ...] = ()
-        self._blink_at = 0
+        self._blink_at = -FPS
         self._next_blink = int(self._random.uniform(0.9, 2.2) * FPS)
         self._look = (0.0, 0.0)
         self._look_from = (0.0, 0.0)
@@ -157,7 +157,8 @@ class Performer:
         towards = 1.0 if cue.speaking else 0.0
         self._activity += (towards - self._activity) * (0.16 if towards else 0.05)
         self._quiet = 0 if cue.speaking else self._quiet + 1
-        if self._quiet == _QUIET_AFTER and random.random() < 0.55:
+        rested = self._frame - self._blink_at > FPS
+        if self._quiet == _QUIET_AFTER and rested and random.random() < 0.55:
             self._next_blink = min(self._next_blink, self._frame)
         if cue.accent > 0.0:
             self._accent(cue.accent)
@@ -267,7 +268,7 @@ class Performer:
             glance = self._quiet == 0 and random.random() < 0.05
             self._look_from = self._look
             if glance:
-                self._look = (random.normal(0.0, 5.5), random.normal(0.8, 2.6))
+                self._look = (random.normal(0.0, 4.5), random.normal(0.8, 2.2))
                 stay = random.uniform(0.35, 0.75)
             else:
                 self._look = (random.normal(0.0, 0.85), random.normal(0.0, 0.55))
