@@ -276,7 +276,7 @@ def test_a_long_performance_is_human() -> None:
     assert (deviation > (1.2, 0.7, 0.6)).all()
     assert (deviation < (4.5, 2.6, 2.6)).all()
     # The eyes stay on the viewer while the head turns.
-    look = (track.gaze + track.pose[:, :2])[~lids]
+    look = (track.gaze * (1, -1) + track.pose[:, :2])[~lids]
     assert np.median(np.abs(look), axis=0).max() < 1.2
     brows = track.units[:, UNIT_INDEX["browInnerUp"]]
     assert brows.max() > 0.3

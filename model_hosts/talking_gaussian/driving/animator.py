@@ -56,7 +56,7 @@ class FaceTrack:
         units: `[T, 52]` face units, 0 to 1, in the order of UNIT_NAMES.
         pose: `[T, 3]` head yaw, pitch, roll in degrees; yaw > 0 turns to the viewer's right, pitch > 0
             looks down, roll > 0 tilts the top of the head to the viewer's left.
-        gaze: `[T, 2]` yaw and pitch of the eyes against the head in degrees, signs as in `pose`.
+        gaze: `[T, 2]` eyes against the head in degrees: yaw > 0 to the viewer's right, pitch > 0 up.
         breath: `[T]` -1 (out) to 1 (in).
         channels: `[T, 10]` articulation channels, in the order of CHANNELS.
     """

@@ -64,7 +64,7 @@ class Bearing:
         units: `[T, 52]` face units, 0 to 1; the mouth's are zero.
         pose: `[T, 3]` head yaw, pitch, roll in degrees; yaw > 0 turns to the viewer's right, pitch > 0
             looks down, roll > 0 tilts the top of the head to the viewer's left.
-        gaze: `[T, 2]` eyes against the head, yaw and pitch in degrees, signs as in `pose`.
+        gaze: `[T, 2]` eyes against the head in degrees: yaw > 0 to the viewer's right, pitch > 0 up.
         breath: `[T]` -1 (out) to 1 (in).
         smile: `[T]` smile behind the speech.
     """
@@ -220,7 +220,7 @@ class Performer:
         gaze = (_bounded(look[0] - pose[0], 24.0), _bounded(look[1] - pose[1], 18.0))
         lids = self._blinking()
         bearing.pose[row] = pose
-        bearing.gaze[row] = gaze
+        bearing.gaze[row] = (gaze[0], -gaze[1])
         bearing.breath[row] = breath
         bearing.smile[row] = 0.20 + 0.05 * noise.at("smile", frame, 1.6) + totals.smile
         self._write_units(bearing.units[row], totals, gaze, lids)
