@@ -70,10 +70,15 @@ class _Process:
         self._hurry = threading.Event()
         self._orphaned = threading.Event()
         self._ready = False
+        # Signals come through a pipe: one that arrived just before the main thread waits for an event, or that
+        # went to another thread, would not wake it.
+        self._wake_reading, self._wake_writing = os.pipe()
+        os.set_blocking(self._wake_writing, False)
 
     def run(self, entry: str) -> None:
         _configure_logging()
         _limit_threads(self._arguments.threads)
+        signal.set_wakeup_fd(self._wake_writing, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         threading.Thread(target=self._watch_parent, name="watch-parent", daemon=True).start()
@@ -94,7 +99,8 @@ class _Process:
         server.start()
         self._ready = True
         self._say_hello(host, address)
-        self._stop.wait()
+        while not self._stop.is_set():
+            os.read(self._wake_reading, 64)
         self._drain(guard, status)
         stuck = guard.active
         if not stuck:
@@ -138,6 +144,7 @@ class _Process:
         self._orphaned.set()
         self._hurry.set()
         self._stop.set()
+        os.write(self._wake_writing, b"\0")
         time.sleep(_ORPHAN_SECONDS)
         _end_group()
 

@@ -20,6 +20,9 @@ class RestartPolicy:
         jitter: The wait varies by up to this share of itself, so that hosts do not restart in step.
         limit: This many failures within the window stop the restarts.
         window: Seconds after which a failure is forgotten.
+        ping: Seconds between two questions whether it answers, and to wait for each answer.
+        pings: A host that misses this many in a row is hung, and killed; one that is busy with all cores may
+            miss a few.
     """
 
     initial: float = 0.2
@@ -28,6 +31,8 @@ class RestartPolicy:
     jitter: float = 0.25
     limit: int = 5
     window: float = 60.0
+    ping: float = 5.0
+    pings: int = 4
 
     def delay(self, failures: int, chance: float) -> float:
         """Seconds to wait after the nth failure in a row.

@@ -22,10 +22,6 @@ from server.hosts.logs import last_words, rotate
 from server.hosts.manifest import HostManifest
 from server.hosts.status import HostState, HostStatus
 
-_PING_INTERVAL_SECONDS: Final = 5.0
-_PING_TIMEOUT_SECONDS: Final = 5.0
-# A host that is busy with all cores may be late; one that misses this many is hung.
-_PINGS_MISSED: Final = 4
 # A process whose connection ended may take this long to end itself.
 _END_SECONDS: Final = 2.0
 # Calls of a host that died end by themselves at once; the channel is closed after they did.
@@ -251,12 +247,15 @@ class Supervisor:
         exited = asyncio.ensure_future(process.wait())
         missed = 0
         try:
-            while not (await asyncio.wait({exited}, timeout=_PING_INTERVAL_SECONDS))[0]:
+            while not (await asyncio.wait({exited}, timeout=self._policy.ping))[0]:
                 with contextlib.suppress(OSError):
                     rotate(process.log_path)
-                missed = 0 if await self._ping(running) is grpc.StatusCode.OK else missed + 1
-                await self._refresh(running)
-                if missed == _PINGS_MISSED:
+                if await self._ping(running) is grpc.StatusCode.OK:
+                    missed = 0
+                    await self._refresh(running)
+                else:
+                    missed += 1
+                if missed == self._policy.pings:
                     _log.error("%s does not answer; killing it", self._manifest.name)
                     await process.kill()
             how = exited.result()
@@ -278,7 +277,7 @@ class Supervisor:
     async def _ping(self, running: RunningHost) -> grpc.StatusCode:
         health = health_pb2_grpc.HealthStub(running.channel)
         try:
-            await health.Check(health_pb2.HealthCheckRequest(), timeout=_PING_TIMEOUT_SECONDS)
+            await health.Check(health_pb2.HealthCheckRequest(), timeout=self._policy.ping)
         except grpc.aio.AioRpcError as error:
             return error.code()
         except grpc.aio.UsageError:
