@@ -187,7 +187,7 @@ class Bundle:
         files = {
             "avatar.json": self.info.to_json().encode(),
             "model.safetensors": safetensors.numpy.save(
-                stored, metadata={"format": FORMAT, "version": str(VERSION)}
+                stored, metadata={"format": f"{FORMAT}/{VERSION}"}
             ),
             "background.png": encode_png(self.background),
             "thumbnail.png": encode_png(self.thumbnail),

@@ -1,8 +1,9 @@
-"""What has to be set before numpy and numba are imported."""
+"""What has to be arranged before numpy, numba and the rest of this package are imported."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -14,3 +15,7 @@ def prepare() -> None:
     home = Path(os.environ.get("VISEME_HOME") or Path.home() / ".local/share/viseme")
     # The package's own folder may be read-only, and its __pycache__ is no place for compiled kernels.
     os.environ.setdefault("NUMBA_CACHE_DIR", str(home / "cache" / "numba"))
+    # numba finds compiled kernels by the path of their source. Hosts see this package through a link in a
+    # fresh directory, so each start would compile everything again.
+    package = sys.modules["model_hosts.talking_gaussian"]
+    package.__path__ = [os.path.realpath(path) for path in package.__path__]
