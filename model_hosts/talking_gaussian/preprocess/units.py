@@ -46,7 +46,7 @@ EXPRESSION: dict[str, dict[str, float]] = {
 """Expression channels as weighted sums of units."""
 
 _NEVER_MOVED = 1e-3
-_LEAST_SPREAD = 0.03
+_LEAST_SPREAD = 0.08
 _LIP_SPREAD_FLOOR = 0.12
 
 

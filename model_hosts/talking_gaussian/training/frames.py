@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from model_hosts.talking_gaussian.preprocess.dataset import BACKGROUND, HAIR, MOUTH, SKIN, TrainingSet
-from model_hosts.talking_gaussian.training.initialise import chin_row
+from model_hosts.talking_gaussian.training.initialise import hanging_row
 from model_hosts.talking_gaussian.training.scene import Drive
 
 _LEAST_TRACK = 0.5
+_SHARED_BAND = 0.08
 
 
 class Target(NamedTuple):
@@ -24,7 +25,7 @@ class Target(NamedTuple):
         head: 1 where face, hair or mouth is seen, [B, 1, H, W].
         mouth: 1 where the mouth's inside is seen.
         person: 1 where the person is.
-        head_known: 0 where face and torso branch may share: hair beside and below the chin.
+        head_known: 0 where face and torso branch may share: hanging hair and a band above it.
         lip_corner: Upper left corners of the lip boxes, [B, 2].
         eye_corners: Of the eyes, [B, 2, 2].
     """
@@ -63,7 +64,7 @@ class Frames:
         self.track = torch.from_numpy(data.track).to(device)
         self.lip_corner = torch.from_numpy(data.lip_corner).to(device)
         self.eye_corners = torch.from_numpy(data.eye_corners).to(device)
-        self._shared_hair = chin_row(data) - round(0.08 * data.size[1])
+        self._shared_hair = hanging_row(data) - round(_SHARED_BAND * data.size[1])
 
     def drive(self, index: Tensor) -> Drive:
         """Driving values of frames."""

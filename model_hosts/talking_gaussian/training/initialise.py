@@ -31,6 +31,8 @@ _RIM_SHARE = 0.08
 _MOUTH_FRAMES = 24
 _BEHIND_LIPS = (0.006, 0.016)
 _BOX_BOOST = 2.5
+_RIGID = 0.93
+"""Share of hanging hair that must be met for it to count as turning with the head."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +64,43 @@ def initial_gaussians(data: TrainingSet, settings: Settings) -> dict[str, Start]
     }
 
 
-def chin_row(data: TrainingSet) -> int:
-    """Lowest row of the face below the mouth in the key frame."""
-    left = int(data.lip_corner[data.key, 0])
-    strip = data.labels[data.key][:, left : left + data.lip_box[0]] == SKIN
-    rows = np.nonzero(strip.any(1))[0]
-    if not len(rows):
-        raise DatasetInvalid("the key frame shows no skin around the mouth")
-    return int(rows[-1])
+def hanging_row(data: TrainingSet) -> int:
+    """Row of the key frame below which hair hangs: the middle of the lips."""
+    return int(data.lip_corner[data.key, 1]) + data.lip_box[1] // 2
 
 
 def torso_hair(data: TrainingSet) -> Mask:
-    """Hair of the key frame that hangs below the chin.
+    """Hair of the key frame that hangs below the mouth and does not turn with the head.
 
     It follows neither head nor shoulders rigidly, so the torso branch, which knows the head pose, owns it.
     """
-    below = np.zeros(data.size, bool)
-    below[chin_row(data) - round(0.02 * data.size[1]) :] = True
-    hair: Mask = below & (data.labels[data.key] == HAIR)
+    hair: Mask = data.labels[data.key] == HAIR
+    hair[: hanging_row(data)] = False
+    if hair.any() and _turns_with_head(hair, data) > _RIGID:
+        hair[:] = False
     return hair
+
+
+def _turns_with_head(mask: Mask, data: TrainingSet) -> float:
+    """Share of the mask's points that, moved rigidly with the head, meet hair in the furthest turned frames."""
+    points = to_head(_lifted(mask, data), data.poses[data.key])
+    turns = data.pose_statistics.vectors(data.poses[data.training])
+    extremes = [index for axis in (0, 1, 2) for index in (turns[:, axis].argmin(), turns[:, axis].argmax())]
+    met = []
+    for index in data.training[extremes]:
+        pose = data.poses[index]
+        camera = points @ pose[:3, :3].T + pose[:3, 3]
+        column, row = (camera[:, :2] / camera[:, 2:] * data.focal + data.centre).astype(np.int64).T
+        seen = (column >= 0) & (row >= 0) & (column < data.size[1]) & (row < data.size[0])
+        met.append(float((data.labels[index][row[seen], column[seen]] == HAIR).mean()) if seen.any() else 1.0)
+    return float(np.mean(met))
+
+
+def _lifted(mask: Mask, data: TrainingSet) -> FloatArray:
+    """Camera-frame points of the masked pixels of the key frame."""
+    rows, columns = np.nonzero(mask & (data.depth > 0))
+    position = np.stack([columns + 0.5, rows + 0.5], 1).astype(np.float32)
+    return unproject(position, data.depth[rows, columns], data.focal, data.centre)
 
 
 def _detail(data: TrainingSet) -> FloatArray:
