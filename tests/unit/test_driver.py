@@ -1,0 +1,132 @@
+"""An avatar driven by a stream of speech: the conditions of its frames."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from model_hosts.talking_gaussian.bundle import Bundle
+from model_hosts.talking_gaussian.driving.articulation import Phone
+from model_hosts.talking_gaussian.driving.driver import Driver, rotation_vectors
+from model_hosts.talking_gaussian.driving.state import FrameState
+from tests.doubles.avatar import make_avatar
+
+RATE = 24000
+COUPLING = [[0.0, -0.1, 0.0], [0.1, 0.0, 0.02], [0.0, 0.03, 0.0]]
+
+
+@pytest.fixture(scope="module")
+def avatar() -> Bundle:
+    bundle = make_avatar()
+    drivers = bundle.info.drivers | {"pose_coupling": COUPLING, "track_mean": [0.5, -0.8, 0.0, 0.0]}
+    return dataclasses.replace(bundle, info=dataclasses.replace(bundle.info, drivers=drivers))
+
+
+def speech(text: str) -> tuple[np.ndarray, list[Phone]]:
+    phones = [Phone("_", 0.0, 0.3)]
+    for symbol in text:
+        start = phones[-1].end
+        phones.append(Phone(symbol, start, start + 0.1, 2))
+    phones.append(Phone("_", phones[-1].end, phones[-1].end + 0.4))
+    count = round(phones[-1].end * RATE)
+    samples = 8000 * np.sin(2 * np.pi * 120 * np.arange(count) / RATE)
+    samples[: round(0.3 * RATE)] = 0
+    samples[-round(0.4 * RATE) :] = 0
+    return samples.astype(np.int16), phones
+
+
+def drive(avatar: Bundle, seed: int, texts: list[str]) -> FrameState:
+    driver = Driver(avatar, seed, RATE)
+    return FrameState.concatenate([*(driver.push(*speech(text), True) for text in texts), driver.finish()])
+
+
+def test_every_frame_has_its_conditions(avatar: Bundle) -> None:
+    texts = ["mɑmi", "bupɛ"]
+    state = drive(avatar, 1, texts)
+    count = math.ceil(sum(len(speech(text)[0]) for text in texts) * 25 / RATE)
+    assert len(state) == count
+    assert state.lip.shape == (count, avatar.info.lip_code)
+    assert state.expression.shape == (count, len(avatar.info.expression_names))
+    assert state.pose.shape == (count, 6)
+    assert state.torso_track.shape == (count, 4)
+    for values in (state.lip, state.expression, state.pose, state.torso_track):
+        assert values.dtype == np.float32
+        assert np.isfinite(values).all()
+
+
+def test_a_silent_mouth_has_the_closed_lip_code(avatar: Bundle) -> None:
+    state = drive(avatar, 1, ["mɑmi"])
+    closed = avatar.tensor("lip.closed")
+    spread = np.abs(state.lip - closed).max(1)
+    # What is left is the smile, which changes with time.
+    assert spread[2:5].max() < 0.35
+    assert spread.max() > 3 * spread[2:5].max()
+
+
+def test_the_head_turns_about_the_neck_and_stays_in_its_range(avatar: Bundle) -> None:
+    state = drive(avatar, 3, ["mɑmibupɛ"] * 20)
+    turn, shift = state.pose[:, :3], state.pose[:, 3:]
+    np.testing.assert_allclose(shift, turn @ np.array(COUPLING).T, atol=1e-6)
+    assert (np.abs(turn) < 2.6 * avatar.tensor("pose.std")[:3]).all()
+    assert turn.std(0).min() > 0.003
+
+
+def test_an_avatar_that_never_moved_is_not_made_to_move(avatar: Bundle) -> None:
+    still = dataclasses.replace(avatar, tensors=dict(avatar.tensors) | {"pose.std": np.zeros(6, np.float32)})
+    assert np.abs(drive(still, 3, ["mɑmi"]).pose).max() < 1e-5
+
+
+def test_the_torso_breathes_about_its_mean(avatar: Bundle) -> None:
+    track = drive(avatar, 3, ["mɑmibupɛ"] * 20).torso_track
+    assert np.abs(track[:, 1] + 0.8).max() <= 1.51
+    assert track[:, 1].std() > 0.5
+    np.testing.assert_allclose(track[:, [0, 2, 3]], [[0.5, 0.0, 0.0]] * len(track), atol=1e-6)
+
+
+def test_a_bundle_without_driver_facts_still_moves() -> None:
+    assert len(drive(make_avatar(), 1, ["mɑmi"])) > 0
+
+
+def test_states_can_be_cut_and_joined(avatar: Bundle) -> None:
+    state = drive(avatar, 1, ["mɑmi"])
+    empty = FrameState.empty(avatar.info.lip_code, len(avatar.info.expression_names))
+    joined = FrameState.concatenate([state[:5], empty, state[5:]])
+    np.testing.assert_array_equal(joined.lip, state.lip)
+    assert len(empty) == 0
+
+
+@pytest.mark.parametrize(
+    ("degrees", "nose"),
+    [((20, 0, 0), (1, 0)), ((-20, 0, 0), (-1, 0)), ((0, 20, 0), (0, 1)), ((0, -20, 0), (0, -1))],
+)
+def test_rotation_vectors_turn_the_nose_the_right_way(
+    degrees: tuple[int, int, int], nose: tuple[int, int]
+) -> None:
+    """In camera axes (x right, y down) the nose points at the viewer, along -z."""
+    moved = rotation_matrix(rotation_vectors([degrees])[0]) @ (0, 0, -1)
+    np.testing.assert_allclose(moved[:2], np.sin(np.radians(20)) * np.array(nose), atol=1e-9)
+
+
+def test_rotation_vectors_compose_roll_then_pitch_then_yaw() -> None:
+    yaw, pitch, roll = np.radians([14, -9, 21])
+    flip = np.diag([1.0, -1.0, -1.0])
+    about_y = rotation_matrix(np.array([0, yaw, 0]))
+    about_x = rotation_matrix(np.array([pitch, 0, 0]))
+    about_z = rotation_matrix(np.array([0, 0, roll]))
+    expected = flip @ about_y @ about_x @ about_z @ flip
+    found = rotation_matrix(rotation_vectors([[14, -9, 21]])[0])
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    np.testing.assert_array_equal(rotation_vectors([[0, 0, 0]]), [[0, 0, 0]])
+
+
+def rotation_matrix(vector: np.ndarray) -> np.ndarray:
+    """Rodrigues' formula."""
+    angle = np.linalg.norm(vector)
+    if angle == 0:
+        return np.eye(3)
+    x, y, z = vector / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
