@@ -1,0 +1,307 @@
+"""The synchronous client."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, Generator, Iterator, List
+
+import grpc
+
+from viseme import _messages as messages
+from viseme._errors import from_grpc
+from viseme._types import Avatar, Event, Fragment, Host, RenderSummary, Reply, ServerStatus
+from viseme._uploads import Upload
+from viseme.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    avatar_pb2,
+    avatar_pb2_grpc,
+    dialogue_pb2,
+    dialogue_pb2_grpc,
+    render_pb2,
+    render_pb2_grpc,
+)
+
+
+class Client:
+    """Talks with a viseme server. May be used from any number of threads.
+
+    Args:
+        address: `HOST:PORT` of the server.
+        timeout: Seconds that short requests (not replies and renders) may take.
+
+    Attributes:
+        avatars: Lists, imports, exports and deletes avatars.
+        admin: For the operator of the server.
+    """
+
+    def __init__(self, address: str = messages.DEFAULT_ADDRESS, *, timeout: float = 30.0) -> None:
+        self.address = address
+        self._channel = grpc.insecure_channel(address, options=messages.CHANNEL_OPTIONS)
+        self._dialogue = dialogue_pb2_grpc.DialogueServiceStub(self._channel)
+        self._rendering = render_pb2_grpc.RenderServiceStub(self._channel)
+        self.avatars = Avatars(self._channel, address, timeout)
+        self.admin = Admin(self._channel, address, timeout)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    def reply(
+        self,
+        audio: Any = None,
+        *,
+        text: str | None = None,
+        avatar: str = messages.DEFAULT_AVATAR,
+        voice: str = "",
+        language: str = "",
+        sample_rate: int | None = None,
+        seed: int = 0,
+        save_to: Any = None,
+        on_event: messages.OnEvent | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Says something to an avatar and returns its answer as a video.
+
+        Args:
+            audio: A voice note in any usual format: its path, its bytes, or an iterable of bytes.
+            text: A typed text, instead of audio.
+            avatar: Who answers.
+            voice: The voice that speaks; the avatar's own unless given.
+            language: BCP 47 tag of what is said; detected unless given.
+            sample_rate: For raw mono 16-bit samples instead of a file: samples a second.
+            seed: Seed of blinks and head motion.
+            save_to: File the video is written to while it arrives, instead of into memory.
+            on_event: Is told what happens meanwhile.
+            timeout: Seconds the whole reply may take.
+
+        Raises:
+            VisemeError: The server cannot answer; `reason` says why.
+            ValueError: Both audio and text are given, or neither.
+        """
+        events = self.stream_reply(
+            audio,
+            text=text,
+            avatar=avatar,
+            voice=voice,
+            language=language,
+            sample_rate=sample_rate,
+            seed=seed,
+            fragments=False,
+            save_to=save_to,
+            timeout=timeout,
+        )
+        last: Event | None = None
+        with contextlib.closing(events):
+            for last in events:
+                if on_event is not None:
+                    on_event(last)
+        return messages.whole(last)
+
+    def stream_reply(
+        self,
+        audio: Any = None,
+        *,
+        text: str | None = None,
+        avatar: str = messages.DEFAULT_AVATAR,
+        voice: str = "",
+        language: str = "",
+        sample_rate: int | None = None,
+        seed: int = 0,
+        fragments: bool = True,
+        save_to: Any = None,
+        timeout: float | None = None,
+    ) -> Generator[Event, None, None]:
+        """Like `reply`, but gives the events as they happen; the last is the `Reply`.
+
+        Closing the generator before its end cancels the reply.
+
+        Args:
+            audio: As in `reply`.
+            text: As in `reply`.
+            avatar: As in `reply`.
+            voice: As in `reply`.
+            language: As in `reply`.
+            sample_rate: As in `reply`.
+            seed: As in `reply`.
+            fragments: Also give the video while it is being drawn, as `Fragment`s.
+            save_to: As in `reply`.
+            timeout: As in `reply`.
+
+        Raises:
+            VisemeError: As in `reply`.
+            ValueError: As in `reply`.
+        """
+        config = messages.reply_config(
+            audio=audio,
+            text=text,
+            avatar=avatar,
+            voice=voice,
+            language=language,
+            sample_rate=sample_rate,
+            seed=seed,
+            fragments=fragments,
+        )
+        return self._events(config, audio, save_to, timeout)
+
+    def _events(
+        self, config: dialogue_pb2.ReplyRequest, audio: Any, save_to: Any, timeout: float | None
+    ) -> Generator[Event, None, None]:
+        upload = Upload(config, audio, lambda data: dialogue_pb2.ReplyRequest(audio=data))
+        builder = messages.ReplyBuilder(save_to)
+        call: Any = self._dialogue.Reply(iter(upload), timeout=timeout)
+        upload.attach(call)
+        try:
+            with _errors(self.address, upload):
+                for response in call:
+                    yield builder.event(response)
+        finally:
+            call.cancel()
+            builder.close()
+
+    def render(
+        self,
+        audio: Any,
+        *,
+        avatar: str = messages.DEFAULT_AVATAR,
+        sample_rate: int | None = None,
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> Generator[Fragment | RenderSummary, None, None]:
+        """Draws an avatar that speaks given audio; gives the video while it is being drawn.
+
+        Closing the generator before its end cancels the render.
+
+        Args:
+            audio: As in `reply`.
+            avatar: Who is drawn.
+            sample_rate: For raw mono 16-bit samples, drawn while they arrive: samples a second.
+            seed: Seed of blinks and head motion.
+            timeout: Seconds the whole render may take.
+
+        Yields:
+            The pieces of a fragmented MP4, and a `RenderSummary` at the end.
+
+        Raises:
+            VisemeError: The server cannot draw it; `reason` says why.
+        """
+        config = messages.render_config(avatar, sample_rate, seed)
+        upload = Upload(config, audio, lambda data: render_pb2.StreamRenderRequest(audio=data))
+        call: Any = self._rendering.StreamRender(iter(upload), timeout=timeout)
+        upload.attach(call)
+        try:
+            with _errors(self.address, upload):
+                for response in call:
+                    yield messages.render_event(response)
+        finally:
+            call.cancel()
+
+
+class Avatars:
+    """The avatars of a server; `Client.avatars`."""
+
+    def __init__(self, channel: grpc.Channel, address: str, timeout: float) -> None:
+        self._stub = avatar_pb2_grpc.AvatarServiceStub(channel)
+        self._address = address
+        self._timeout = timeout
+
+    def get(self, name: str) -> Avatar:
+        """Returns one avatar; `name` as in `avatars/demo` or `demo`."""
+        request = avatar_pb2.GetAvatarRequest(name=messages.resource("avatars", name))
+        with _errors(self._address):
+            return messages.avatar_value(self._stub.GetAvatar(request, timeout=self._timeout))
+
+    def list(self) -> List[Avatar]:  # noqa: UP006 (`list` is this method here)
+        """All avatars, ordered by name."""
+        avatars, token = [], ""
+        with _errors(self._address):
+            while True:
+                request = avatar_pb2.ListAvatarsRequest(page_token=token)
+                response = self._stub.ListAvatars(request, timeout=self._timeout)
+                avatars += [messages.avatar_value(message) for message in response.avatars]
+                token = response.next_page_token
+                if not token:
+                    return avatars
+
+    def import_(self, avatar_id: str, bundle: Any) -> Avatar:
+        """Stores a bundle (.zip; its path, bytes, or an iterable of bytes) under a new name."""
+        upload = Upload(
+            messages.import_metadata(avatar_id),
+            bundle,
+            lambda data: avatar_pb2.ImportAvatarRequest(data=data),
+        )
+        with _errors(self._address, upload):
+            call = self._stub.ImportAvatar.future(iter(upload))
+            upload.attach(call)
+            return messages.avatar_value(call.result())
+
+    def export(self, name: str, path: Any) -> Path:
+        """Saves an avatar as a bundle (.zip). Returns the path."""
+        request = avatar_pb2.ExportAvatarRequest(name=messages.resource("avatars", name))
+        with messages.replacing(path) as file, _errors(self._address):
+            for response in self._stub.ExportAvatar(request):
+                file.write(response.data)
+        return Path(path)
+
+    def delete(self, name: str) -> None:
+        """Deletes an avatar."""
+        request = avatar_pb2.DeleteAvatarRequest(name=messages.resource("avatars", name))
+        with _errors(self._address):
+            self._stub.DeleteAvatar(request, timeout=self._timeout)
+
+
+class Admin:
+    """For the operator of a server; `Client.admin`."""
+
+    def __init__(self, channel: grpc.Channel, address: str, timeout: float) -> None:
+        self._stub = admin_pb2_grpc.AdminServiceStub(channel)
+        self._address = address
+        self._timeout = timeout
+
+    def status(self) -> ServerStatus:
+        """What the server is and how it is doing."""
+        with _errors(self._address):
+            return messages.status_value(
+                self._stub.GetStatus(admin_pb2.GetStatusRequest(), timeout=self._timeout)
+            )
+
+    def hosts(self) -> list[Host]:
+        """The model hosts, running or not."""
+        hosts, token = [], ""
+        with _errors(self._address):
+            while True:
+                request = admin_pb2.ListHostsRequest(page_token=token)
+                response = self._stub.ListHosts(request, timeout=self._timeout)
+                hosts += [messages.host_value(message) for message in response.hosts]
+                token = response.next_page_token
+                if not token:
+                    return hosts
+
+    def restart_host(self, name: str, grace: float | None = None) -> Host:
+        """Stops a host after its running calls (at most `grace` seconds) and starts it again."""
+        with _errors(self._address):
+            return messages.host_value(self._stub.RestartHost(messages.restart_request(name, grace)))
+
+    def host_log(self, name: str, lines: int = 100) -> str:
+        """The end of a host's log."""
+        request = admin_pb2.GetHostLogRequest(name=messages.resource("hosts", name), lines=lines)
+        with _errors(self._address):
+            return self._stub.GetHostLog(request, timeout=self._timeout).text
+
+
+@contextlib.contextmanager
+def _errors(address: str, upload: Upload | None = None) -> Iterator[None]:
+    """Raises what went wrong: with the upload on this side, or on the server's as a VisemeError."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        if upload is not None and upload.error is not None:
+            raise upload.error from None
+        raise from_grpc(error, address) from error

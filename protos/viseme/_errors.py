@@ -1,0 +1,80 @@
+"""What can go wrong, as callers see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+_DETAILS = "grpc-status-details-bin"
+_DOMAIN = "viseme"
+
+
+class VisemeError(Exception):
+    """A request failed.
+
+    Attributes:
+        reason: What it was, in UPPER_SNAKE: `AUDIO_SILENT`, `AVATAR_NOT_FOUND`, `HOST_LOST`, … A server that
+            cannot be reached is `SERVER_UNREACHABLE`.
+        message: One sentence for people.
+        fix: What puts it right, or None.
+        retryable: Whether the very same request may succeed a little later.
+        status: Name of the gRPC status, such as `INVALID_ARGUMENT`.
+        metadata: Further facts, such as the name of the field.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        fix: str | None = None,
+        retryable: bool = False,
+        status: str = "UNKNOWN",
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.fix = fix
+        self.retryable = retryable
+        self.status = status
+        self.metadata = dict(metadata or {})
+
+
+def from_grpc(error: Any, address: str) -> VisemeError:
+    """The VisemeError for a failed call.
+
+    Args:
+        error: A `grpc.RpcError` of a synchronous or asynchronous call.
+        address: Where the server was expected.
+    """
+    status = error.code()
+    info, retryable = None, False
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS:
+            for detail in status_pb2.Status.FromString(value).details:
+                found = error_details_pb2.ErrorInfo()
+                if detail.Is(found.DESCRIPTOR) and detail.Unpack(found) and found.domain == _DOMAIN:
+                    info = found
+                retryable = retryable or detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
+    if info is not None:
+        metadata = dict(info.metadata)
+        return VisemeError(
+            error.details() or info.reason,
+            reason=info.reason,
+            fix=metadata.pop("fix", None),
+            retryable=retryable,
+            status=status.name,
+            metadata=metadata,
+        )
+    if status is grpc.StatusCode.UNAVAILABLE:
+        return VisemeError(
+            f"No viseme server answers at {address}.",
+            reason="SERVER_UNREACHABLE",
+            fix="Start one: viseme serve",
+            retryable=True,
+            status=status.name,
+        )
+    return VisemeError(error.details() or status.name, reason=status.name, status=status.name)

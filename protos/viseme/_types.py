@@ -1,0 +1,176 @@
+"""Values that clients get: events of a reply, replies, avatars, hosts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import Union
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A stage began or ended.
+
+    Attributes:
+        stage: `decode`, `transcribe`, `reply`, `speak`, `render` or `finish`.
+        finished: Whether it ended.
+        elapsed: Seconds since the whole request had arrived.
+    """
+
+    stage: str
+    finished: bool
+    elapsed: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was heard, and the BCP 47 tag of its language."""
+
+    text: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of the reply is handed to the voice."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A piece of a fragmented MP4: joined in order, the pieces play from the first one on.
+
+    Attributes:
+        data: The bytes.
+        first_frame: Index of its first video frame.
+        frame_count: Number of its video frames; 0 for the first piece, which is the header.
+    """
+
+    data: bytes = field(repr=False)
+    first_frame: int
+    frame_count: int
+
+
+@dataclass(frozen=True)
+class VideoPiece:
+    """A piece of the finished MP4."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """When a stage began, gave its first output and ended: seconds since the whole request had arrived."""
+
+    stage: str
+    start: float
+    first_output: float | None
+    end: float | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A finished reply.
+
+    Attributes:
+        video: The MP4; empty when it was saved to a file while it arrived.
+        path: Where it was saved, or None.
+        text: What the avatar says.
+        transcript: What was heard; empty for a typed text.
+        language: BCP 47 tag of what was heard.
+        provider: The language model that wrote the reply, `PROVIDER/MODEL`.
+        frame_count: Frames of the video.
+        audio_seconds: Length of its sound track.
+        truncated: Whether the language model broke off, so that the reply ends at its last full sentence.
+        timings: One entry a stage, in the order they began.
+    """
+
+    video: bytes = field(repr=False)
+    path: Path | None
+    text: str
+    transcript: str
+    language: str
+    provider: str
+    frame_count: int
+    audio_seconds: float
+    truncated: bool
+    timings: tuple[StageTiming, ...]
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Writes the MP4 to a file.
+
+        Raises:
+            ValueError: It was already saved to another file while it arrived.
+            OSError: The file cannot be written.
+        """
+        if not self.video:
+            raise ValueError(f"The video is not in memory; it was saved to {self.path}.")
+        target = Path(path)
+        target.write_bytes(self.video)
+        return target
+
+
+@dataclass(frozen=True)
+class RenderSummary:
+    """The end of a render: frames, seconds of sound, one entry a stage."""
+
+    frame_count: int
+    audio_seconds: float
+    timings: tuple[StageTiming, ...]
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """A trained talking head; the attributes are those of `viseme.v1.Avatar`."""
+
+    name: str
+    display_name: str
+    description: str
+    synthetic: bool
+    width: int
+    height: int
+    fps: int
+    audio_encoder: str
+    gaussian_count: int
+    size_bytes: int
+    license: str
+    create_time: datetime
+    default_voice: str
+    thumbnail: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A model host; the attributes are those of `viseme.v1.Host`, `state` as in `READY`."""
+
+    name: str
+    state: str
+    capabilities: tuple[str, ...]
+    pid: int | None
+    memory_bytes: int
+    restart_count: int
+    start_time: datetime | None
+    problem: str
+    fix: str
+    python_version: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """How a server is doing; the attributes are those of `viseme.v1.Status`."""
+
+    version: str
+    start_time: datetime
+    active_requests: int
+    memory_bytes: int
+    home: str
+    llm_providers: tuple[str, ...]
+
+
+Event = Union[Progress, Transcript, Sentence, Fragment, VideoPiece, Reply]
+"""What `stream_reply` gives; the last one is a `Reply`."""

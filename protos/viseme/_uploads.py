@@ -1,0 +1,90 @@
+"""What is uploaded, in pieces, and what happens when reading it fails half-way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, AsyncIterator, Callable, Iterable, Iterator
+
+PIECE_BYTES = 64 * 1024
+
+
+class Upload:
+    """The requests of a call: a first one, then one for each piece of a source.
+
+    gRPC reads them in a thread of its own and would swallow an error there. It is kept instead, and the call
+    is cancelled, so that half of a source is never taken for the whole.
+
+    Args:
+        first: The first request.
+        source: A path, bytes, or an iterable of bytes; None for no pieces.
+        request: Makes the request of a piece.
+
+    Attributes:
+        error: What reading the source raised, or None.
+
+    Raises:
+        OSError: There is no file at the path, or it cannot be read.
+        TypeError: The source is none of these.
+    """
+
+    def __init__(self, first: Any, source: Any, request: Callable[[bytes], Any]) -> None:
+        self._first = first
+        self._pieces = pieces_of(source)
+        self._request = request
+        self._call: Any = None
+        self.error: Exception | None = None
+
+    def attach(self, call: Any) -> None:
+        """Names the call that is cancelled when reading fails."""
+        self._call = call
+        if self.error is not None:
+            call.cancel()
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self._first
+        try:
+            for piece in self._pieces:
+                yield self._request(piece)
+        except Exception as error:
+            self._fail(error)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        yield self._first
+        try:
+            if hasattr(self._pieces, "__aiter__"):
+                async for piece in self._pieces:
+                    yield self._request(piece)
+            else:
+                for piece in self._pieces:
+                    yield self._request(piece)
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        if self._call is not None:
+            self._call.cancel()
+
+
+def pieces_of(source: Any) -> Any:
+    """An iterable, perhaps an asynchronous one, of the pieces of a source."""
+    if source is None:
+        return ()
+    if isinstance(source, (str, os.PathLike)):
+        return _file_pieces(Path(source).open("rb"))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytes(source)
+        return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+    if isinstance(source, Iterable) or hasattr(source, "__aiter__"):
+        return source
+    raise TypeError(f"give a path, bytes or an iterable of bytes, not {type(source).__name__}")
+
+
+def _file_pieces(file: Any) -> Iterator[bytes]:
+    with file:
+        while True:
+            piece = file.read(PIECE_BYTES)
+            if not piece:
+                return
+            yield piece

@@ -1,0 +1,145 @@
+"""An OpenAI-compatible language model over real HTTP, which can fail in every way such services fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+REPLY = "I am fine, thank you. The weather is lovely today, is it not? Let us go for a walk."
+
+
+@dataclass
+class LlmPlan:
+    """What the model does.
+
+    Attributes:
+        pieces: What it writes, piece by piece.
+        status: HTTP status; anything but 200 is an error.
+        hang: Before which piece it stops and never goes on.
+        keep_alive: Whether it sends comments while it hangs.
+        cut: Before which piece it ends the stream without a word; `drop`: it drops the connection instead.
+        garbage: Before which piece it sends something that is not JSON.
+        finish_reason: What it says at the end.
+        gates: Events to wait for before a piece, by index.
+        requests: Bodies of the requests.
+        keys: Authorization headers.
+        reached: Set when it fails or hangs.
+        gone: Set when a client went away while it wrote.
+    """
+
+    pieces: list[str] = field(default_factory=lambda: [f"{word} " for word in REPLY.split()])
+    status: int = 200
+    hang: int | None = None
+    keep_alive: bool = False
+    cut: int | None = None
+    drop: int | None = None
+    garbage: int | None = None
+    finish_reason: str | None = "stop"
+    gates: dict[int, asyncio.Event] = field(default_factory=dict)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class LlmDouble:
+    """The service: `async with LlmDouble() as llm`, then `llm.base_url` and `llm.plan`."""
+
+    def __init__(self) -> None:
+        self.plan = LlmPlan()
+        self.base_url = ""
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> LlmDouble:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for client in list(self._clients):
+            client.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.plan.gone.set()
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        plan = self.plan
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        headers = dict(line.split(": ", 1) for line in head.lower().split("\r\n")[1:] if ": " in line)
+        plan.requests.append(json.loads(await reader.readexactly(int(headers["content-length"]))))
+        plan.keys.append(headers.get("authorization", ""))
+        if plan.status != 200:
+            plan.reached.set()
+            body = json.dumps({"error": {"message": f"secret of {plan.status}", "type": "double"}}).encode()
+            writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % plan.status)
+            writer.write(b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+            await writer.drain()
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        watching = asyncio.ensure_future(self._watch(reader, plan))
+        try:
+            await self._write(writer, plan)
+        finally:
+            watching.cancel()
+
+    async def _watch(self, reader: asyncio.StreamReader, plan: LlmPlan) -> None:
+        """Notes when the client goes away."""
+        if not await reader.read(1):
+            plan.gone.set()
+
+    async def _write(self, writer: asyncio.StreamWriter, plan: LlmPlan) -> None:
+        for index, piece in enumerate(plan.pieces):
+            if index in plan.gates:
+                await plan.gates[index].wait()
+            if index == plan.hang:
+                plan.reached.set()
+                while not plan.gone.is_set():
+                    if plan.keep_alive:
+                        writer.write(b": still here\n\n")
+                        await writer.drain()
+                    await asyncio.wait([asyncio.ensure_future(plan.gone.wait())], timeout=0.05)
+                return
+            if index in {plan.cut, plan.drop}:
+                plan.reached.set()
+                if index == plan.drop:
+                    writer.transport.abort()
+                return
+            if index == plan.garbage:
+                plan.reached.set()
+                writer.write(b"data: {this is not JSON\n\n")
+                await writer.drain()
+                return
+            await self._send(writer, {"content": piece}, None)
+        if plan.finish_reason is not None:
+            await self._send(writer, {}, plan.finish_reason)
+            writer.write(b"data: [DONE]\n\n")
+            await writer.drain()
+
+    async def _send(self, writer: asyncio.StreamWriter, delta: dict[str, str], finish: str | None) -> None:
+        chunk = {
+            "id": "1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "double",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+        }
+        writer.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        await writer.drain()
