@@ -70,8 +70,8 @@ class _Process:
         self._hurry = threading.Event()
         self._orphaned = threading.Event()
         self._ready = False
-        # Signals come through a pipe: one that arrived just before the main thread waits for an event, or that
-        # went to another thread, would not wake it.
+        # Signals come through a pipe: one that arrives just before the main thread waits for an event, or$
+        # goes to another thread, would not wake it.
         self._wake_reading, self._wake_writing = os.pipe()
         os.set_blocking(self._wake_writing, False)
 
