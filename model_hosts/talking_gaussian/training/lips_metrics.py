@@ -63,8 +63,8 @@ def measure(network: LipNetwork, examples: Sequence[Example]) -> LipMetrics:
         mouth = network.run(padded)[1::2]
         target = one.targets.astype(np.float64)[1::2]
         gap = gap_of(mouth)
-        lips = _spans(one.phones, {"p"}, len(mouth))
-        allowed = _mask(lips + _spans(one.phones, {"f"}, len(mouth)), len(mouth))
+        lips = bilabial_spans(one.phones, len(mouth))
+        allowed = _mask(lips + _spans(one.phones, "f", len(mouth)), len(mouth))
         shut = gap < CLOSED
         closed += sum(bool(shut[first:last].any()) for first, last in lips)
         bilabials += len(lips)
@@ -111,11 +111,15 @@ def _correlation(one: Doubles, other: Doubles) -> float:
     return round(float(np.corrcoef(one, other)[0, 1]), 3)
 
 
-def _spans(phones: Sequence[Phone], gestures: set[str], count: int) -> list[tuple[int, int]]:
-    """First and last frame (exclusive) of the phones of these gestures, half a frame wider."""
+def bilabial_spans(phones: Sequence[Phone], count: int) -> list[tuple[int, int]]:
+    """First and last frame (exclusive) of each p, b and m within `count` frames, a little wider."""
+    return _spans(phones, "p", count)
+
+
+def _spans(phones: Sequence[Phone], gesture: str, count: int) -> list[tuple[int, int]]:
     spans = []
     for phone in phones:
-        if gestures.intersection(gestures_of(phone.symbol)):
+        if gesture in gestures_of(phone.symbol):
             first = max(0, int(np.floor((phone.start - 0.05) * FPS)))
             last = min(count, int(np.ceil((min(phone.end, phone.start + 0.18) + 0.02) * FPS)))
             if last > first:
