@@ -1,0 +1,93 @@
+"""How commands speak: results on standard output, the rest on standard error, colours on terminals only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@cache
+def stdout() -> Console:
+    """Where results go."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+@cache
+def stderr() -> Console:
+    """Where progress, advice and errors go."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def forget_consoles() -> None:
+    """Lets the next call look at the standard streams again; they change in tests."""
+    stdout.cache_clear()
+    stderr.cache_clear()
+
+
+def say(text: str) -> None:
+    """Tells the user something on standard error, as it is."""
+    stderr().print(text, markup=False)
+
+
+def print_json(data: object) -> None:
+    """Writes one JSON document, indented, and nothing else."""
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    """Writes a plain table.
+
+    Args:
+        columns: Headings.
+        rows: Texts, one per heading.
+        empty: The sentence to write when there are no rows.
+    """
+    if not rows:
+        stdout().print(empty, markup=False)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    stdout().print(table)
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: 1.5 MB."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def seconds_text(seconds: float) -> str:
+    """Seconds for people: 0.4 s, 3 min 5 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def to_data(value: Any) -> dict[str, Any]:
+    """A dataclass of the client library as JSON-ready data; bytes are left out."""
+    return {
+        field.name: found.isoformat() if isinstance(found, datetime) else found
+        for field in dataclasses.fields(value)
+        if not isinstance(found := getattr(value, field.name), bytes)
+    }

@@ -1,0 +1,66 @@
+"""The `viseme` command: `python -m server.cli.main`, or the script that installing the project makes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from server.cli.commands import (
+    assets,
+    avatars,
+    demo,
+    doctor,
+    hosts,
+    render,
+    say,
+    serve,
+    version,
+)
+from server.cli.failures import EPILOG
+
+app = typer.Typer(
+    name="viseme",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("demo")(demo.demo)
+app.command("serve")(serve.serve)
+app.command("say")(say.say)
+app.command("render")(render.render)
+app.add_typer(avatars.app, name="avatars")
+app.add_typer(hosts.app, name="hosts")
+app.add_typer(assets.app, name="assets")
+app.command("doctor")(doctor.doctor)
+app.command("version")(version.version)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version.version()
+        raise typer.Exit
+
+
+@app.callback()
+def viseme(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Talking avatars on your own machine: send a voice note, get a video that answers.
+
+    Begin with [bold]viseme demo[/]. If it does not work, ask [bold]viseme doctor[/].
+    """
+
+
+def main() -> None:
+    """Runs the command line and ends the process."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
