@@ -114,6 +114,9 @@ class CallGuard(_Interceptor):
                 # Reading the requests of a caller who has gone raises; that is not an error of the host.
                 _log.debug("%s: the caller has gone", method, exc_info=True)
                 raise Cancelled from None
+            if context.code() is not None:  # type: ignore[attr-defined]
+                # The servicer has aborted the call itself.
+                raise
             _log.exception("%s failed", method)
             message = "The model host failed; its log says more."
             context.abort_with_status(RichStatus(HostError(grpc.StatusCode.INTERNAL, "INTERNAL", message)))

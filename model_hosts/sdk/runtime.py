@@ -70,7 +70,7 @@ class _Process:
         self._hurry = threading.Event()
         self._orphaned = threading.Event()
         self._ready = False
-        # Signals come through a pipe: one that arrives just before the main thread waits for an event, or$
+        # Signals come through a pipe: one that arrives just before the main thread waits for an event, or
         # goes to another thread, would not wake it.
         self._wake_reading, self._wake_writing = os.pipe()
         os.set_blocking(self._wake_writing, False)
