@@ -23,6 +23,7 @@ RECORD = 16
 half height, shear -B/A, flatness 1/(A*Syy), height of the rightmost point; two are unused. (A, B, C) is the
 conic, S the covariance."""
 _CHUNK = 128
+_OUT = 14
 _DILATION = np.float32(0.3)
 _NEAR = np.float32(NEAR)
 
@@ -73,22 +74,26 @@ def project(  # noqa: PLR0915 - one straight line of arithmetic; numba vectorise
     r00, r01, r02, t0 = view[0, 0], view[0, 1], view[0, 2], view[0, 3]
     r10, r11, r12, t1 = view[1, 0], view[1, 1], view[1, 2], view[1, 3]
     r20, r21, r22, t2 = view[2, 0], view[2, 1], view[2, 2], view[2, 3]
-    chunk = np.empty((14, _CHUNK), np.float32)
+    # One array for what goes into a chunk and what comes out: with several the compiler would have to guess
+    # from their addresses whether they overlap, and would choose slow or differently rounding code at times.
+    chunk = np.empty((_OUT + 19, _CHUNK), np.float32)
     for base in range(start, stop, _CHUNK):
         n = min(_CHUNK, stop - base)
+        for k in range(_OUT):
+            for j in range(n):
+                chunk[k, j] = planes[k, base + j]
         for j in range(n):
-            i = base + j
-            x, y, z = planes[0, i], planes[1, i], planes[2, i]
+            x, y, z = chunk[0, j], chunk[1, j], chunk[2, j]
             px = r00 * x + r01 * y + r02 * z + t0
             py = r10 * x + r11 * y + r12 * z + t1
             pz = r20 * x + r21 * y + r22 * z + t2
-            qw, qx, qy, qz = planes[6, i], planes[7, i], planes[8, i], planes[9, i]
+            qw, qx, qy, qz = chunk[6, j], chunk[7, j], chunk[8, j], chunk[9, j]
             unit = one / math.sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
             qw *= unit
             qx *= unit
             qy *= unit
             qz *= unit
-            sx, sy, sz = planes[3, i], planes[4, i], planes[5, i]
+            sx, sy, sz = chunk[3, j], chunk[4, j], chunk[5, j]
             m00 = (one - two * (qy * qy + qz * qz)) * sx
             m01 = two * (qx * qy - qw * qz) * sy
             m02 = two * (qx * qz + qw * qy) * sz
@@ -123,7 +128,7 @@ def project(  # noqa: PLR0915 - one straight line of arithmetic; numba vectorise
             a = syy / determinant
             b = -sxy / determinant
             c = sxx / determinant
-            log_opacity = planes[10, i]
+            log_opacity = chunk[10, j]
             # Beyond this Mahalanobis distance squared the opacity is below 1/255.
             reach = two * (log_opacity + LOG_255)
             extent = max(reach, zero)
@@ -131,20 +136,20 @@ def project(  # noqa: PLR0915 - one straight line of arithmetic; numba vectorise
             gy = focal * ty + cy - half
             half_width = math.sqrt(extent * sxx)
             half_height = math.sqrt(extent * syy)
-            chunk[0, j] = gx
-            chunk[1, j] = gy
-            chunk[2, j] = -half * a
-            chunk[3, j] = -b
-            chunk[4, j] = -half * c
-            chunk[5, j] = log_opacity
-            chunk[6, j] = planes[11, i]
-            chunk[7, j] = planes[12, i]
-            chunk[8, j] = planes[13, i]
-            chunk[9, j] = half_width
-            chunk[10, j] = half_height
-            chunk[11, j] = -b / a
-            chunk[12, j] = one / (a * syy)
-            chunk[13, j] = sxy / sxx * half_width
+            chunk[_OUT + 0, j] = gx
+            chunk[_OUT + 1, j] = gy
+            chunk[_OUT + 2, j] = -half * a
+            chunk[_OUT + 3, j] = -b
+            chunk[_OUT + 4, j] = -half * c
+            chunk[_OUT + 5, j] = log_opacity
+            chunk[_OUT + 6, j] = chunk[11, j]
+            chunk[_OUT + 7, j] = chunk[12, j]
+            chunk[_OUT + 8, j] = chunk[13, j]
+            chunk[_OUT + 9, j] = half_width
+            chunk[_OUT + 10, j] = half_height
+            chunk[_OUT + 11, j] = -b / a
+            chunk[_OUT + 12, j] = one / (a * syy)
+            chunk[_OUT + 13, j] = sxy / sxx * half_width
             seen = (
                 (pz > _NEAR)
                 & (reach > zero)
@@ -154,12 +159,16 @@ def project(  # noqa: PLR0915 - one straight line of arithmetic; numba vectorise
                 & (gy + half_height >= zero)
                 & (gy - half_height <= edge_y)
             )
-            depth[i] = pz if seen else float32(-1)
-            x0 = int32(min(last_x, max(zero, gx - half_width + almost)) * per_tile_x)
-            x1 = int32(min(last_x, max(zero, gx + half_width)) * per_tile_x)
-            y0 = int32(min(last_y, max(zero, gy - half_height + almost)) * per_tile_y)
-            y1 = int32(min(last_y, max(zero, gy + half_height)) * per_tile_y)
-            boxes[i] = x0 | (x1 << int32(8)) | (y0 << int32(16)) | (y1 << int32(24))
+            chunk[_OUT + 14, j] = pz if seen else float32(-1)
+            chunk[_OUT + 15, j] = min(last_x, max(zero, gx - half_width + almost)) * per_tile_x
+            chunk[_OUT + 16, j] = min(last_x, max(zero, gx + half_width)) * per_tile_x
+            chunk[_OUT + 17, j] = min(last_y, max(zero, gy - half_height + almost)) * per_tile_y
+            chunk[_OUT + 18, j] = min(last_y, max(zero, gy + half_height)) * per_tile_y
+        for j in range(n):
+            depth[base + j] = chunk[_OUT + 14, j]
+            x0, x1 = int32(chunk[_OUT + 15, j]), int32(chunk[_OUT + 16, j])
+            y0, y1 = int32(chunk[_OUT + 17, j]), int32(chunk[_OUT + 18, j])
+            boxes[base + j] = x0 | (x1 << int32(8)) | (y0 << int32(16)) | (y1 << int32(24))
         for j in range(n):
             for k in range(14):
-                records[base + j, k] = chunk[k, j]
+                records[base + j, k] = chunk[_OUT + k, j]
