@@ -135,19 +135,29 @@ def test_another_shape_is_refused(tmp_path) -> None:
         LipNetwork.load(path)
 
 
-@pytest.mark.parametrize("size", [700, 16000])
-def test_a_stream_of_audio_gives_all_its_frames_and_closes_in_silence(size: int) -> None:
-    rate = 16000
-    random = np.random.default_rng(3)
-    loud = random.integers(-6000, 6000, 2 * rate)
-    samples = np.concatenate([np.zeros(rate), loud, np.zeros(2 * rate)]).astype(np.int16)
-    stream = FaceAnimator(1, rate, AudioListener(Ears(), LipNetwork.load(), rate))  # type: ignore[arg-type]
+def listened(samples: npt.NDArray[np.int16], size: int) -> FaceTrack:
+    stream = FaceAnimator(1, 16000, AudioListener(Ears(), LipNetwork.load(), 16000))  # type: ignore[arg-type]
     pieces = [samples[start : start + size] for start in range(0, len(samples), size)]
-    tracks = [
-        stream.push(Utterance(piece, None, index + 1 == len(pieces))) for index, piece in enumerate(pieces)
-    ]
-    track = FaceTrack.concatenate([*tracks, stream.finish()])
+    last = len(pieces) - 1
+    tracks = [stream.push(Utterance(piece, None, index == last)) for index, piece in enumerate(pieces)]
+    return FaceTrack.concatenate([*tracks, stream.finish()])
+
+
+def test_a_stream_of_audio_gives_all_its_frames_and_closes_in_silence() -> None:
+    rate = 16000
+    loud = np.random.default_rng(3).integers(-6000, 6000, 2 * rate)
+    samples = np.concatenate([np.zeros(rate), loud, np.zeros(2 * rate)]).astype(np.int16)
+    track = listened(samples, 16000)
     assert len(track) == 125
     gap = lip_gap(track.units)
     assert gap[:18].max() < 0.035
     assert gap[82:].max() < 0.035
+
+
+@pytest.mark.parametrize("size", [333, 7001, 40000])
+def test_audio_gives_the_same_face_however_it_is_cut(size: int) -> None:
+    swell = np.sin(np.arange(64000) / 4000) ** 2
+    samples = (np.random.default_rng(4).normal(0, 3000, 64000) * swell).astype(np.int16)
+    whole, pieces = listened(samples, len(samples)), listened(samples, size)
+    np.testing.assert_allclose(pieces.units, whole.units, atol=1e-5)
+    np.testing.assert_allclose(pieces.pose, whole.pose, atol=1e-5)

@@ -31,8 +31,11 @@ REACH = 7
 DILATIONS = (1, 1, 2, 2)
 KERNELS = (5, 3, 3, 3)
 
+_CLOSURES = [CHANNELS.index(name) for name in ("close", "tuck")]
 _SWITCHES = [CHANNELS.index(name) for name in ("close", "tuck", "rest")]
 _SWITCH_LOW, _SWITCH_HIGH = 0.25, 0.62
+_SLOW = 2
+_SLOWING = np.array([1.0, 3.0, 4.0, 3.0, 1.0]) / 12.0
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,13 @@ class AudioListener:
 
     def channels(self, first: int, count: int) -> Doubles:
         """Articulation channels `[count, 10]` of the video frames from `first` on."""
-        start = 2 * first + 1
-        features = self._stream.features(start - REACH, start + 2 * (count - 1) + 1 + REACH)
-        return self._network.run(features)[::2]
+        before, after = 2 * first + 1 - _SLOW, 2 * (first + count - 1) + 2 + _SLOW
+        found = self._network.run(self._stream.features(before - REACH, after + REACH))
+        slow = np.stack([np.convolve(channel, _SLOWING, "valid") for channel in found.T], 1)
+        # Lips may meet within a frame, but the mouth does not spring open.
+        slow[:, _CLOSURES] = found[_SLOW : len(found) - _SLOW, _CLOSURES]
+        return slow[::2]
 
     def forget(self, frame: int) -> None:
         """Nobody will ask for frames before this one again."""
-        self._stream.forget(2 * frame + 1 - REACH)
+        self._stream.forget(2 * frame + 1 - _SLOW - REACH)
