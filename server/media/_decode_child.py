@@ -6,9 +6,9 @@ open file attached (SCM_RIGHTS), and sound goes out in messages of one kind byte
 length and a body:
 
 - `B`: the first message: the request has arrived and work begins;
-- `P`: mono little-endian signed 16-bit samples at 16 kHz;
-- `E`: the last message, JSON: `outcome` (one of the constants below), `format`, `truncated`, `declared`
-  (seconds that the file claims to last, or null).
+- `P`: mono little-endian signed 16-bit samples;
+- `E`: the last message, JSON: `outcome` (one of the constants below), `format`, `truncated`, `rate` (samples
+  a second), `declared` (seconds that the file claims to last, or null).
 
 Before the first byte is looked at, the process gives up opening files and sockets, starting processes, and
 using more memory and processor time than it is given. What is left to a file that subverts the decoder is to
@@ -35,8 +35,6 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-SAMPLE_RATE: Final = 16000
-
 OK: Final = "ok"
 NOT_FOUND: Final = "not_found"
 UNREADABLE: Final = "unreadable"
@@ -58,7 +56,7 @@ MAX_TAIL: Final = 66_000
 
 
 Sink: TypeAlias = Callable[[bytes], None]
-"""Takes samples: mono little-endian signed 16-bit at 16 kHz."""
+"""Takes samples: mono little-endian signed 16-bit."""
 
 
 class TooLongError(Exception):
@@ -76,7 +74,9 @@ def main() -> None:
     terms: dict[str, Any] = json.loads(request)
     _give_up_powers(int(terms["memory_bytes"]), int(terms["cpu_seconds"]))
     with os.fdopen(descriptors[0], "rb", buffering=0) as file:
-        report = _decode(file, lambda pcm: _send(channel, b"P", pcm), float(terms["max_seconds"]))
+        report = _decode(
+            file, lambda pcm: _send(channel, b"P", pcm), float(terms["max_seconds"]), terms["rate"]
+        )
     _send(channel, b"E", json.dumps(report).encode())
 
 
@@ -101,7 +101,7 @@ def _rehearse() -> None:
         )
         + silence
     )
-    _decode(io.BytesIO(wav), lambda pcm: None, 1.0)
+    _decode(io.BytesIO(wav), lambda pcm: None, 1.0, None)
 
 
 def _give_up_powers(memory_bytes: int, cpu_seconds: int) -> None:
@@ -131,9 +131,15 @@ def _virtual_bytes() -> int:
 _VIRTUAL: Final = _virtual_bytes()
 
 
-def _decode(file: BinaryIO, sink: Sink, max_seconds: float) -> dict[str, object]:
+def _decode(file: BinaryIO, sink: Sink, max_seconds: float, rate: int | None) -> dict[str, object]:
     """Decodes the file and sends its sound; returns the body of the last message."""
-    report: dict[str, object] = {"outcome": UNREADABLE, "format": "", "truncated": False, "declared": None}
+    report: dict[str, object] = {
+        "outcome": UNREADABLE,
+        "format": "",
+        "truncated": False,
+        "declared": None,
+        "rate": rate,
+    }
     known = False
     try:
         known, cut = _look(file)
@@ -156,7 +162,8 @@ def _decode(file: BinaryIO, sink: Sink, max_seconds: float) -> dict[str, object]
             return report
         file.seek(0)
         with _open(file) as container:
-            seconds, damaged = _send_sound(container, sink, max_seconds)
+            report["rate"] = rate = rate or _own_rate(container)
+            seconds, damaged = _send_sound(container, _Mixer(sink, rate), max_seconds)
         missing = declared is not None and seconds < declared - max(0.25, 0.02 * declared)
         report["truncated"] = cut or damaged or missing
         report["outcome"] = OK
@@ -212,6 +219,12 @@ def _ogg_cut_off(tail: bytes) -> bool:
     return len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
+def _own_rate(container: InputContainer) -> int:
+    """The sound track's own rate, or the nearest that everything here can handle."""
+    stream = container.streams.best("audio")
+    return min(48_000, max(8_000, stream.rate if isinstance(stream, AudioStream) and stream.rate else 16_000))
+
+
 def _reaches(container: InputContainer, stream: AudioStream, seconds: float) -> bool:
     """Whether there is sound beyond `seconds`, found by going there; a file's claim alone proves nothing."""
     try:
@@ -226,7 +239,7 @@ def _reaches(container: InputContainer, stream: AudioStream, seconds: float) -> 
     return False
 
 
-def _send_sound(container: InputContainer, sink: Sink, max_seconds: float) -> tuple[float, bool]:
+def _send_sound(container: InputContainer, mixer: _Mixer, max_seconds: float) -> tuple[float, bool]:
     """Sends everything that can be decoded.
 
     Returns:
@@ -239,7 +252,6 @@ def _send_sound(container: InputContainer, sink: Sink, max_seconds: float) -> tu
     if not isinstance(stream, AudioStream):
         raise ValueError("the sound track is gone")
     stream.codec_context.thread_count = 1
-    mixer = _Mixer(sink)
     seconds = 0.0
     damage: list[Exception] = []
     for frame in _frames(container, stream, damage):
@@ -283,10 +295,11 @@ def _frames(container: InputContainer, stream: AudioStream, damage: list[Excepti
 
 
 class _Mixer:
-    """Mixes frames of any kind down to one channel at 16 kHz, and sends them."""
+    """Mixes frames of any kind down to one channel at one rate, and sends them."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, rate: int) -> None:
         self._sink = sink
+        self._rate = rate
         self._resampler: AudioResampler | None = None
         self._kind: tuple[str, str, int] | None = None
 
@@ -296,7 +309,7 @@ class _Mixer:
         if kind != self._kind:
             self.finish()
             self._kind = kind
-            self._resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            self._resampler = AudioResampler(format="s16", layout="mono", rate=self._rate)
         # Times are not needed, and wrong ones are refused.
         frame.pts = None
         self._send(frame)

@@ -1,4 +1,4 @@
-"""Any recording to mono 16-bit samples at 16 kHz, decoded in a child process that can be killed.
+"""Any recording to mono 16-bit samples, decoded in a child process that can be killed.
 
 The child is a fresh interpreter that decodes one file and ends, so nothing a file does to it outlives the
 file; see `_decode_child`. One is kept ready, because starting it takes longer than decoding a voice note.
@@ -40,6 +40,9 @@ from server.store.paths import quoted
 SAMPLE_RATE: Final = 16000
 """Samples a second of everything that is heard."""
 
+MAX_SAMPLE_RATE: Final = 48000
+"""A recording that keeps its own rate has at most this many samples a second."""
+
 USEFUL_SECONDS: Final = 0.5
 """A recording that is cut off is used when more than this much of it can be heard."""
 
@@ -75,13 +78,13 @@ class DecodedAudio:
         pcm: Samples, int16 [n].
         source_format: What it was, `CONTAINER/CODEC`.
         truncated: Whether some of it was missing or damaged.
-        sample_rate: Samples a second, 16,000.
+        sample_rate: Samples a second.
     """
 
     pcm: npt.NDArray[np.int16]
     source_format: str
     truncated: bool
-    sample_rate: int = SAMPLE_RATE
+    sample_rate: int
 
     @property
     def duration(self) -> float:
@@ -112,27 +115,32 @@ class AudioDecoder:
                 self._spares.append(_Child(self._command))
 
     async def decode(
-        self, source: bytes | Path | AsyncIterable[bytes], limits: DecodeLimits | None = None
+        self,
+        source: bytes | Path | AsyncIterable[bytes],
+        limits: DecodeLimits | None = None,
+        *,
+        sample_rate: int | None = SAMPLE_RATE,
     ) -> DecodedAudio:
         """Decodes one recording. When it is cancelled, the child is killed at once.
 
         Args:
             source: A whole file in any usual container, its path, or its bytes as they arrive.
             limits: What it may take; the usual limits when None.
+            sample_rate: Samples a second to convert to; None keeps the recording's own (8,000 to 48,000).
 
         Raises:
             server.errors.AudioError: One of its kinds, when the recording cannot be used.
             FieldInvalid: If there is no file at the path.
             DiskFull: If an upload does not fit on the disk.
         """
-        terms = limits or DecodeLimits()
+        terms = _Terms(limits or DecodeLimits(), sample_rate)
         if isinstance(source, Path):
-            descriptor = await asyncio.to_thread(_open_file, source, terms.max_upload_bytes)
+            descriptor = await asyncio.to_thread(_open_file, source, terms.limits.max_upload_bytes)
             try:
                 return await self._run(descriptor, terms)
             finally:
                 os.close(descriptor)
-        spool = await asyncio.to_thread(Spool, self._scratch, terms.max_upload_bytes)
+        spool = await asyncio.to_thread(Spool, self._scratch, terms.limits.max_upload_bytes)
         try:
             if isinstance(source, bytes):
                 await asyncio.to_thread(spool.write, source)
@@ -151,21 +159,21 @@ class AudioDecoder:
             while self._spares:
                 self._spares.pop().end()
 
-    async def _run(self, descriptor: int, limits: DecodeLimits) -> DecodedAudio:
+    async def _run(self, descriptor: int, terms: _Terms) -> DecodedAudio:
         """Has a child decode the file behind the descriptor."""
         with self._lock:
             spare = self._spares.pop() if self._spares else None
         if spare is not None:
             try:
-                return await self._ask(spare, descriptor, limits)
+                return await self._ask(spare, descriptor, terms)
             except _GoneError:
                 pass  # It died while it waited, which says nothing about the file.
         try:
-            return await self._ask(await asyncio.to_thread(_Child, self._command), descriptor, limits)
+            return await self._ask(await asyncio.to_thread(_Child, self._command), descriptor, terms)
         except _GoneError as error:
             raise InternalError("The decoder does not start.", fix="viseme doctor") from error
 
-    async def _ask(self, child: _Child, descriptor: int, limits: DecodeLimits) -> DecodedAudio:
+    async def _ask(self, child: _Child, descriptor: int, terms: _Terms) -> DecodedAudio:
         """Has this child decode the file, and kills it whatever happens.
 
         Raises:
@@ -173,15 +181,28 @@ class AudioDecoder:
         """
         refill = asyncio.ensure_future(asyncio.to_thread(self.warm))
         try:
-            child.send(descriptor, limits)
-            async with asyncio.timeout(limits.wall_seconds):
-                pcm, report = await child.result(limits)
+            child.send(descriptor, terms)
+            async with asyncio.timeout(terms.limits.wall_seconds):
+                pcm, report = await child.result(terms)
         except TimeoutError:
             raise AudioUnreadable("Decoding the recording took too long.", fix=_RERECORD) from None
         finally:
             child.kill()
             await asyncio.shield(asyncio.gather(asyncio.to_thread(child.wait), refill))
-        return _judge(pcm, report, limits)
+        return _judge(pcm, report, terms.limits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a child is asked for: within these limits, at this rate or the recording's own."""
+
+    limits: DecodeLimits
+    sample_rate: int | None
+
+    @property
+    def most_bytes(self) -> int:
+        """More samples than this come only from a child that its file has taken over."""
+        return int((self.limits.max_audio_seconds + 2) * (self.sample_rate or MAX_SAMPLE_RATE)) * 2
 
 
 class _GoneError(Exception):
@@ -204,23 +225,24 @@ class _Child:
                 start_new_session=True,
             )
 
-    def send(self, descriptor: int, limits: DecodeLimits) -> None:
+    def send(self, descriptor: int, terms: _Terms) -> None:
         """Asks for the file behind the descriptor.
 
         Raises:
             _GoneError: If the child is gone.
         """
-        terms = {
-            "max_seconds": limits.max_audio_seconds,
-            "cpu_seconds": limits.cpu_seconds,
-            "memory_bytes": limits.memory_bytes,
+        request = {
+            "max_seconds": terms.limits.max_audio_seconds,
+            "cpu_seconds": terms.limits.cpu_seconds,
+            "memory_bytes": terms.limits.memory_bytes,
+            "rate": terms.sample_rate,
         }
         try:
-            socket.send_fds(self._socket, [json.dumps(terms).encode()], [descriptor])
+            socket.send_fds(self._socket, [json.dumps(request).encode()], [descriptor])
         except OSError as error:
             raise _GoneError from error
 
-    async def result(self, limits: DecodeLimits) -> tuple[bytearray, dict[str, object]]:
+    async def result(self, terms: _Terms) -> tuple[bytearray, dict[str, object]]:
         """The samples and the child's report; the report is empty when the child died at work.
 
         Raises:
@@ -230,13 +252,11 @@ class _Child:
         reader, writer = await asyncio.open_unix_connection(sock=self._socket)
         pcm = bytearray()
         begun = False
-        # The child keeps to the limit unless its file has taken it over.
-        most = int((limits.max_audio_seconds + 2) * SAMPLE_RATE) * 2
         try:
-            while len(pcm) <= most:
+            while len(pcm) <= terms.most_bytes:
                 kind, length = _HEADER.unpack(await reader.readexactly(_HEADER.size))
                 begun = True
-                body = await reader.readexactly(min(length, most))
+                body = await reader.readexactly(min(length, terms.most_bytes))
                 if kind == b"E":
                     report = json.loads(body)
                     return pcm, report if isinstance(report, dict) else {}
@@ -289,8 +309,14 @@ def _open_file(path: Path, max_bytes: int) -> int:
 def _judge(pcm: bytearray, report: dict[str, object], limits: DecodeLimits) -> DecodedAudio:
     """Turns what the child sent into audio or the error that names what was wrong."""
     outcome = report.get("outcome")
-    samples = np.frombuffer(bytes(pcm[: len(pcm) // 2 * 2]), "<i2").astype(np.int16, copy=False)
-    audio = DecodedAudio(samples, str(report.get("format") or ""), bool(report.get("truncated")))
+    samples = np.frombuffer(pcm, "<i2", len(pcm) // 2).astype(np.int16, copy=False)
+    rate = report.get("rate")
+    audio = DecodedAudio(
+        samples,
+        str(report.get("format") or ""),
+        bool(report.get("truncated")),
+        rate if isinstance(rate, int) and 0 < rate <= MAX_SAMPLE_RATE else SAMPLE_RATE,
+    )
     if outcome == "too_long":
         declared = report.get("declared")
         raise AudioTooLong(
@@ -337,7 +363,10 @@ atexit.register(_shared.close)
 
 
 async def decode_audio(
-    source: bytes | Path | AsyncIterable[bytes], limits: DecodeLimits | None = None
+    source: bytes | Path | AsyncIterable[bytes],
+    limits: DecodeLimits | None = None,
+    *,
+    sample_rate: int | None = SAMPLE_RATE,
 ) -> DecodedAudio:
     """Decodes one recording with the process-wide decoder; see `AudioDecoder.decode`."""
-    return await _shared.decode(source, limits)
+    return await _shared.decode(source, limits, sample_rate=sample_rate)

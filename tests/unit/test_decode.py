@@ -52,7 +52,7 @@ def decoder(tmp_path: Path) -> Iterator[AudioDecoder]:
 def hertz(audio: DecodedAudio) -> float:
     """The strongest frequency."""
     spectrum = np.abs(np.fft.rfft(audio.pcm * np.hanning(len(audio.pcm))))
-    return float(np.argmax(spectrum)) * 16000 / len(audio.pcm)
+    return float(np.argmax(spectrum)) * audio.sample_rate / len(audio.pcm)
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
@@ -319,7 +319,7 @@ def test_damage_does_not_get_the_better_of_the_decoder(tmp_path: Path) -> None:
         "import _decode_child as d\n"
         "for number in range(int(sys.argv[3])):\n"
         "    with open(f'{sys.argv[2]}/{number}', 'rb', buffering=0) as file:\n"
-        "        print(d._decode(file, len, 300.0)['outcome'])\n"
+        "        print(d._decode(file, len, 300.0, 16000)['outcome'])\n"
     )
     place = str(Path(_decode_child.__file__).parent)
     done = subprocess.run(
@@ -414,7 +414,7 @@ async def test_the_child_has_nothing_to_work_with(tmp_path: Path) -> None:
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(_decode_child.__file__).parent)!r})\n"
         "import json, os, socket, _decode_child as d\n"
-        "def look(file, sink, limit):\n"
+        "def look(file, sink, limit, rate):\n"
         "    found = [k for k in os.environ if not k.startswith(('LC_', '__'))]\n"
         "    for name, attempt in {\n"
         "        'file': lambda: open('/etc/passwd'), 'socket': socket.socket,\n"
@@ -446,6 +446,14 @@ async def test_many_at_once(decoder: AudioDecoder) -> None:
     data = recording("mp3", 1.0)
     heard = await asyncio.gather(*(decoder.decode(data) for _ in range(6)))
     assert all(np.array_equal(audio.pcm, heard[0].pcm) for audio in heard)
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("mp3", 44100), ("wav", 22050), ("ogg", 48000)])
+async def test_a_recording_may_keep_its_own_rate(decoder: AudioDecoder, kind: str, rate: int) -> None:
+    audio = await decoder.decode(recording(kind, 1.0), sample_rate=None)
+    assert audio.sample_rate == rate
+    assert audio.duration == pytest.approx(1.0, abs=0.05)
+    assert hertz(audio) == pytest.approx(440, abs=2)
 
 
 async def test_the_shared_decoder() -> None:
