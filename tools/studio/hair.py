@@ -17,13 +17,13 @@ from tools.studio.strands import Strands, head_weights
 
 HAIRLINE_AZIMUTH = np.array([0, 14, 26, 38, 48, 57, 66, 73, 79, 86, 94, 106, 120, 150, 180.0])
 HAIRLINE_HEIGHT = np.array(
-    [0.645, 0.652, 0.645, 0.590, 0.490, 0.380, 0.215, 0.050, -0.05, 0.08, 0.10, -0.04, -0.34, -0.62, -0.66]
+    [0.610, 0.616, 0.610, 0.560, 0.475, 0.372, 0.215, 0.050, -0.05, 0.08, 0.10, -0.04, -0.34, -0.62, -0.66]
 )
 """The hairline over the height of the eyes (dm) against the azimuth from the front (degrees)."""
 
 PART_X = 0.25
 """Where the parting starts on the forehead: towards her left."""
-SWEEP_POINTS, FALL_POINTS = 17, 15
+SWEEP_POINTS, FALL_POINTS = 14, 12
 GUIDES = 190
 CLEARANCE = 0.030
 """Strands keep this distance from the skin once they fall, dm."""
@@ -153,13 +153,15 @@ class Hair:
         height = 0.006 + volume * rise * (0.30 + 0.70 * layer)[:, None]
         points = self.centre + sweep * (self.radius(sweep) + height)[..., None]
 
-        fall, fall_shell = self._fall(rng, points[:, -1], layer)
+        fall, fall_shell = self._fall(rng, points[:, -1], sweep[:, -1], layer)
         return Paths(
             np.concatenate([points, fall], 1), np.concatenate([sweep, fall_shell], 1), layer, root
         )
 
-    def _fall(self, rng: np.random.Generator, start: Array, layer: Array) -> tuple[Array, Array]:
-        """The part of each strand that hangs from `start` [n, 3]."""
+    def _fall(
+        self, rng: np.random.Generator, start: Array, start_shell: Array, layer: Array
+    ) -> tuple[Array, Array]:
+        """The part of each strand that hangs from `start` [n, 3], and its shell."""
         n = len(start)
         a = np.linspace(0, 1, FALL_POINTS + 1)[None, 1:]
         x, z = start[:, 0], start[:, 2] - FALL_AXIS_Z
@@ -182,7 +184,9 @@ class Hair:
         shell = unit(
             np.stack([side[:, None] * np.sin(phi), 0.10 - 0.25 * smoothstep(0.7, 1, a) + 0 * phi, np.cos(phi)], -1)
         )
-        return points, shell
+        # The light must not jump where the sweep turns into the fall.
+        turned = smoothstep(0.0, 0.55, a)[..., None]
+        return points, unit(start_shell[:, None] * (1 - turned) + shell * turned)
 
     def _gather(self, rng: np.random.Generator, paths: Paths, guides: Paths) -> tuple[Paths, Array]:
         """Pull strands towards their guide along the way; returns them and the number of each one's guide."""
@@ -226,7 +230,7 @@ class Hair:
         guides = self._grow(np.random.default_rng(71), self._roots(np.random.default_rng(70), GUIDES, edge=False))
         paths, lock = self._gather(rng, self._grow(rng, self._roots(rng, n, edge=edge)), guides)
         points = paths.points.copy()
-        points[:, 6:] = self._off_the_face(points[:, 6:])
+        points[:, 5:] = self._off_the_face(points[:, 5:])
         paths = Paths(self._clear_of_skin(points), paths.shell, paths.layer, paths.root)
         return self._look(rng, paths, lock, fine=edge)
 

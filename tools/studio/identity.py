@@ -25,7 +25,7 @@ MIRA: Recipe = (
     *_both("eyes/{}-eye-height2-incr", 0.32, 0.30),
     *_both("eyes/{}-eye-corner2-up", 0.20, 0.18),
     *_both("eyes/{}-eye-bag-decr", 0.4),
-    ("mouth/mouth-angles-up", 0.32),
+    ("mouth/mouth-angles-up", 0.45),
     ("mouth/mouth-lowerlip-volume-incr", 0.28),
     ("mouth/mouth-upperlip-volume-incr", 0.24),
     ("mouth/mouth-scale-horiz-incr", 0.10),

@@ -18,7 +18,7 @@ from tools.studio.identity import MIRA, Recipe
 from tools.studio.jumper import jumper
 from tools.studio.labels import Label
 from tools.studio.mesh import Array, neighbour_average, smoothstep
-from tools.studio.mouth import BACKING, teeth, tongue
+from tools.studio.mouth import teeth, tongue
 from tools.studio.occlusion import occlusion
 from tools.studio.renderer import MeshPart, Renderer, StrandPart
 from tools.studio.sources import Sources
@@ -183,7 +183,11 @@ class Presenter:
                     casts=False,
                 ),
             )
-        assert BACKING < 0.5
+
+    @staticmethod
+    def _dense(line: Array) -> Array:
+        """A polyline [k, 3] with six times the points."""
+        return np.concatenate([np.linspace(a, b, 6) for a, b in zip(line[:-1], line[1:], strict=True)])
 
     def _build_eyes(self) -> None:
         body = self.body
@@ -200,10 +204,14 @@ class Presenter:
             )
             for key, e in edges.items()
         }
-        line = np.concatenate([e @ body.vertices for e in edges.values()])
-        dense = np.concatenate([np.linspace(a, b, 6) for a, b in zip(line[:-1], line[1:], strict=True)])
-        near = dense[np.linalg.norm(dense - line.mean(0), axis=1) < 9]
-        self._lid_shade = 1 - 0.55 * np.exp(-((cKDTree(near).query(self._skin)[0] / 0.015) ** 2))
+        upper_line, lower_line = (
+            np.concatenate([self._dense(edges[side, upper] @ body.vertices) for side in "lr"])
+            for upper in (True, False)
+        )
+        self._lid_shade = np.ones(len(self._skin))
+        for points, depth in ((upper_line, 0.70), (lower_line, 0.38)):
+            away = cKDTree(points).query(self._skin)[0]
+            self._lid_shade *= 1 - depth * np.exp(-((away / 0.014) ** 2))
         for side, eye in self.eyes.items():
             n = len(eye.local)
             self.renderer.add_mesh(
@@ -255,9 +263,9 @@ class Presenter:
             MeshPart("", tri, points, np.tile([1.0, 0.0], (n, 1)), np.ones((n, 4)), Label.HAIR),
         )
         for name, part in {
-            "hair": StrandPart(hair.strands(9500, 0), HAIR_TINT, Label.HAIR, shaded=True, casts=True),
+            "hair": StrandPart(hair.strands(9000, 0), HAIR_TINT, Label.HAIR, shaded=True, casts=True),
             "hairline": StrandPart(
-                hair.strands(5200, 5, edge=True), HAIR_TINT, Label.HAIR, shaded=True, push=0.00002
+                hair.strands(4400, 5, edge=True), HAIR_TINT, Label.HAIR, shaded=True, push=0.00002
             ),
             "down": StrandPart(
                 hair.hairline_down(900, 7), HAIR_TINT, None, gloss=0.4, push=0.00003, thin=True

@@ -16,7 +16,7 @@ void main() {
     c = mix(c, vec3(.30, .36, .28), glow(vec2(.95, .52), .17) * .70);
     // Window.
     float window = box(vec2(-.93, .34), vec2(.24, .62), .13);
-    c = mix(c, vec3(.90, .915, .92), window * .80);
+    c = mix(c, vec3(.90, .915, .92), window * .68);
     c = mix(c, vec3(.66, .655, .64), window * box(vec2(-.90, .34), vec2(.012, .8), .07) * .55);
     c = mix(c, vec3(.66, .655, .64), window * box(vec2(-.93, .40), vec2(.4, .010), .07) * .55);
     c += vec3(.13, .14, .145) * glow(vec2(-.85, .35), .75);
