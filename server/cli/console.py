@@ -19,7 +19,8 @@ def stdout() -> Console:
     """Where results go."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    # Programs that read a table want one line a row.
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 
 
 @cache
@@ -28,12 +29,6 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def forget_consoles() -> None:
-    """Lets the next call look at the standard streams again; they change in tests."""
-    stdout.cache_clear()
-    stderr.cache_clear()
 
 
 def say(text: str) -> None:
@@ -61,8 +56,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: st
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     stdout().print(table)

@@ -34,6 +34,7 @@ def render(
     """
     from contextlib import ExitStack
 
+    from server.cli.connect import connected
     from server.cli.console import print_json, stdout
     from server.cli.files import OutputFile, read_chunks
     from server.cli.names import avatar_name
@@ -43,13 +44,7 @@ def render(
     name = avatar_name(avatar)
     with ExitStack() as stack:
         target = stack.enter_context(OutputFile(output))
-        if local:
-            from server.cli.local import local_server
-
-            server = stack.enter_context(local_server(config))
-        from viseme import Client
-
-        client = stack.enter_context(Client(server))
+        client = stack.enter_context(connected(server, local=local, config=config))
         video = collect(client.render(chunks, avatar=name, seed=seed), name, target)
     if json:
         print_json(render_facts(video, output))

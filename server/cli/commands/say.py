@@ -40,6 +40,7 @@ def say(
     """
     from contextlib import ExitStack
 
+    from server.cli.connect import connected
     from server.cli.console import print_json, stdout
     from server.cli.files import OutputFile, read_chunks
     from server.cli.names import avatar_name
@@ -54,13 +55,7 @@ def say(
     audio = read_chunks(file) if file is not None else None
     with ExitStack() as stack:
         target = stack.enter_context(OutputFile(output))
-        if local:
-            from server.cli.local import local_server
-
-            server = stack.enter_context(local_server(config))
-        from viseme import Client
-
-        client = stack.enter_context(Client(server))
+        client = stack.enter_context(connected(server, local=local, config=config))
         events = client.stream_reply(
             audio,
             text=text,

@@ -50,7 +50,7 @@ def serve(
         else:
             say(f"viseme serves at {address}. Ask it: viseme say FILE -o reply.mp4. Stop it: Ctrl-C.")
 
-    asyncio.run(app.serve(settings, ready=ready))
+    asyncio.run(app.serve(settings, ready=ready, warm=warm))
 
 
 def _obey_parent(address: str) -> None:
