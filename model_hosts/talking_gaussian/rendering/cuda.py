@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import gsplat
 import numpy as np
 import torch
 
-from model_hosts.talking_gaussian.bundle import Camera, FloatArray
-from model_hosts.talking_gaussian.images import RgbImage
-from model_hosts.talking_gaussian.model.deformation import Splats
-from model_hosts.talking_gaussian.rendering.projection import NEAR
-from model_hosts.talking_gaussian.rendering.rasteriser import YuvImage
+from model_hosts.talking_gaussian.rendering.limits import NEAR
+
+if TYPE_CHECKING:
+    # Types only: the machine that records gsplat's pictures has neither FFmpeg nor numba.
+    from model_hosts.talking_gaussian.bundle import Camera, FloatArray
+    from model_hosts.talking_gaussian.images import RgbImage
+    from model_hosts.talking_gaussian.model.deformation import Splats
+    from model_hosts.talking_gaussian.rendering.rasteriser import YuvImage
 
 # BT.601, limited range: rows Y, Cb, Cr of R'G'B' in 0..1, and their offsets.
 _MATRIX = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))

@@ -13,19 +13,17 @@ import numpy.typing as npt
 from numba import float32, int32, njit
 
 from model_hosts.talking_gaussian.bundle import FloatArray
+from model_hosts.talking_gaussian.rendering.limits import DILATION, LOG_255, NEAR
 
-NEAR = 0.05
-"""Gaussians nearer than this many metres are not drawn."""
-LOG_255 = np.float32(5.5412635)
-"""A Gaussian matters to a pixel while its opacity there is at least 1/255."""
 RECORD = 16
 """Floats of a projected Gaussian, 64 bytes: x, y, -A/2, -B, -C/2, log opacity, r, g, b, half width,
 half height, shear -B/A, flatness 1/(A*Syy), height of the rightmost point; two are unused. (A, B, C) is the
 conic, S the covariance."""
 _CHUNK = 128
 _OUT = 14
-_DILATION = np.float32(0.3)
+_DILATION = np.float32(DILATION)
 _NEAR = np.float32(NEAR)
+_LOG_255 = np.float32(LOG_255)
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
@@ -130,7 +128,7 @@ def project(  # noqa: PLR0915 - one straight line of arithmetic; numba vectorise
             c = sxx / determinant
             log_opacity = chunk[10, j]
             # Beyond this Mahalanobis distance squared the opacity is below 1/255.
-            reach = two * (log_opacity + LOG_255)
+            reach = two * (log_opacity + _LOG_255)
             extent = max(reach, zero)
             gx = focal * tx + cx - half
             gy = focal * ty + cy - half

@@ -19,17 +19,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from model_hosts.talking_gaussian.rendering.limits import LOG_255, MAX_ALPHA, OPAQUE
+
 Lanes = tuple[int, ...]
 """A tuple whose length is the number of vector lanes; its contents mean nothing."""
 BLOCK_WIDTH = 4
 BLOCKS = 64
 """Blocks of a tile: 8 across, 8 down. One bit of a 64-bit mask for each."""
-MAX_ALPHA = 0.999
-"""A Gaussian never hides a pixel completely; gsplat's constant, for equal pictures."""
-MIN_LOG_ALPHA = -5.5412635
-"""ln(1/255): weaker contributions are skipped."""
-OPAQUE = 1e-4
-"""A pixel with less transmittance than this is finished."""
 # exp(p) = (c0 + c1 p + c2 p^2 + c3 p^3)^8 for -ln 255 <= p <= 0, relative error below 1e-3.
 _EXP = (0.99992442, 0.12461357, 0.0074805915, 0.00022858013)
 # BT.601, limited range, of R'G'B' in 0..1; 0.5 for rounding is added to the offsets.
@@ -154,7 +150,7 @@ def blend_block(_context: Any, lanes: Any, _state: Any, _batch: Any, _hits: Any,
         for _ in range(3):
             alpha = v.multiply(alpha, alpha)
         alpha = v.smaller(alpha, v.constant(MAX_ALPHA))
-        counts = b.fcmp_ordered(">=", power, v.constant(MIN_LOG_ALPHA))
+        counts = b.fcmp_ordered(">=", power, v.constant(-LOG_255))
         alpha = b.select(counts, alpha, v.constant(0))
         weight = v.multiply(alpha, transmittance)
         after = [
