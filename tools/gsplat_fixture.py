@@ -1,6 +1,6 @@
 """Records what gsplat draws of a small fixed scene, for tests/unit/test_gsplat.py.
 
-    python -m tools.gsplat_fixture scene    # where the host's packages are: writes tests/data/gsplat_scene.npz
+    python -m tools.gsplat_fixture scene    # where the host's packages are: writes gsplat_scene.npz
     python -m tools.gsplat_fixture image    # on a machine with CUDA, torch and gsplat: gsplat_image.npz
 
 The image needs numpy, torch and gsplat only.

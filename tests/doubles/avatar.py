@@ -7,6 +7,7 @@ benchmarks need no trained avatar. Everything follows from the seed.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from model_hosts.talking_gaussian.bundle import (
     OUTPUTS,
@@ -15,8 +16,9 @@ from model_hosts.talking_gaussian.bundle import (
     BranchInfo,
     Bundle,
     Camera,
-    FloatArray,
 )
+
+Doubles = npt.NDArray[np.float64]
 
 EXPRESSIONS = (
     "eyeBlinkLeft",
@@ -63,12 +65,12 @@ def make_avatar(
         "mouth": BranchInfo(mouth_count, 0.15, (16, 48), 4, 32, CODE_INPUTS, 0),
         "torso": BranchInfo(torso_count, 0.35, (8, 24, 64), 4, 32, 0, 10, (0.0, 0.16, _DISTANCE)),
     }
-    tensors: dict[str, FloatArray] = {}
+    tensors: dict[str, Doubles] = {}
     direction = rng.normal(size=(face_count, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     direction[:, 2] = np.abs(direction[:, 2])
     face = direction * (0.075, 0.105, 0.09)
-    skin = (0.8, 0.6, 0.5) * (0.6 + 0.4 * direction[:, 2:])
+    skin = np.array([0.8, 0.6, 0.5]) * (0.6 + 0.4 * direction[:, 2:])
     lips = (np.abs(face[:, 0]) < 0.025) & (np.abs(face[:, 1] + 0.04) < 0.01)
     skin[lips] = 0.7, 0.25, 0.25
     inside = rng.uniform((-0.02, -0.05, 0.07), (0.02, -0.03, 0.075), (mouth_count, 3))
@@ -77,8 +79,8 @@ def make_avatar(
     _add_gaussians(tensors, rng, "face", face, skin, spacing)
     _add_gaussians(tensors, rng, "mouth", inside, np.full_like(inside, 0.4), 0.6 * spacing)
     _add_gaussians(tensors, rng, "torso", chest, np.tile([0.1, 0.4, 0.4], (torso_count, 1)), 1.5 * spacing)
-    for branch, info in branches.items():
-        _add_network(tensors, rng, branch, info, motion)
+    for branch, sizes in branches.items():
+        _add_network(tensors, rng, branch, sizes, motion)
     mean_view = np.diag([1.0, -1.0, -1.0, 1.0])
     mean_view[2, 3] = _DISTANCE
     tensors.update(
@@ -128,11 +130,11 @@ def make_avatar(
 
 
 def _add_gaussians(
-    tensors: dict[str, FloatArray],
+    tensors: dict[str, Doubles],
     rng: np.random.Generator,
     branch: str,
-    xyz: FloatArray,
-    rgb: FloatArray,
+    xyz: Doubles,
+    rgb: Doubles,
     spacing: float,
 ) -> None:
     count = len(xyz)
@@ -146,7 +148,7 @@ def _add_gaussians(
 
 
 def _add_network(
-    tensors: dict[str, FloatArray], rng: np.random.Generator, branch: str, info: BranchInfo, motion: float
+    tensors: dict[str, Doubles], rng: np.random.Generator, branch: str, info: BranchInfo, motion: float
 ) -> None:
     def linear(name: str, outputs: int, inputs: int, gain: float = 1.0, bias: bool = True) -> None:
         tensors[f"{branch}.net.{name}.weight"] = rng.normal(0, gain / np.sqrt(inputs), (outputs, inputs))
