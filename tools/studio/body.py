@@ -1,4 +1,4 @@
-"""The body: base mesh with the identity applied, face-unit offsets, skin weights, and meshes cut out of it."""
+"""The body: base mesh with the identity applied, face units, skin weights, and meshes cut out of it."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Body:
         return Surface((divide @ pick).tocsr(), triangles(quads), divide @ (uv / count[:, None]), quads)
 
     def weights(self, matrix: Any) -> Array:
-        """(head, neck) skin weights [k, 2] of points that are combinations `matrix` of the source vertices."""
+        """(head, neck) skin weights [k, 2] of points that `matrix` makes of the source vertices."""
         return np.stack([matrix @ self.head_weight, matrix @ self.neck_weight], -1)
 
     def morph(self, matrix: Any, offset: Array | float = 0.0) -> Morph:

@@ -13,7 +13,7 @@ from tools.studio.strands import Strands, head_weights
 
 STRANDS_PER_BROW = 520
 INNER = 0.175
-"""Distance of the inner end from the eye centre towards the nose, dm; the shader of the skin uses the same shape."""
+"""Distance of the inner end from the eye centre towards the nose, dm; also in shaders/bake.frag."""
 LENGTH = 0.43
 
 

@@ -1,7 +1,7 @@
 """The camera and the rigid motions of head, neck and body.
 
-The dataset uses OpenCV's convention: x_cam = R X + t with x right, y down, z away from the camera, in metres; X is
-in the canonical head frame (x right in the image, y up, z to the viewer) with its origin between the eyes.
+The dataset uses OpenCV's convention: x_cam = R X + t with x right, y down, z away from the camera, in metres;
+X is in the canonical head frame (x right in the image, y up, z to the viewer), its origin between the eyes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Camera:
     @property
     def position(self) -> Array:
         """Where the camera stands."""
-        return np.array(self.target) + [0, 0, self.distance]
+        return np.add(self.target, (0, 0, self.distance))
 
     @property
     def focal(self) -> float:
@@ -78,7 +78,9 @@ class Camera:
     def projection(self) -> Array:
         """OpenGL projection matrix."""
         f, n, z = self.focal_ndc, self.near, self.far
-        return np.array([[f, 0, 0, 0], [0, f, 0, 0], [0, 0, (z + n) / (n - z), 2 * z * n / (n - z)], [0, 0, -1, 0.0]])
+        return np.array(
+            [[f, 0, 0, 0], [0, f, 0, 0], [0, 0, (z + n) / (n - z), 2 * z * n / (n - z)], [0, 0, -1, 0.0]]
+        )
 
     @property
     def view(self) -> Array:

@@ -49,7 +49,9 @@ def _draw_batch(poses: list[Pose]) -> list[Drawn]:
     return [draw(_worker[0], pose) for pose in poses]
 
 
-def frames(presenter: Presenter, performance: Performance, *, supersampling: int, workers: int) -> Iterator[Drawn]:
+def frames(
+    presenter: Presenter, performance: Performance, *, supersampling: int, workers: int
+) -> Iterator[Drawn]:
     """Draw all frames in order; with more than one worker in processes of their own."""
     poses = [performance.frame(k) for k in range(len(performance))]
     if workers == 1:
@@ -72,7 +74,9 @@ class VideoFile:
         pixels: pixel format, yuv444p for training, yuv420p for looking.
     """
 
-    def __init__(self, path: Path, size: int, *, crf: int, pixels: str, sample_rate: int | None = None) -> None:
+    def __init__(
+        self, path: Path, size: int, *, crf: int, pixels: str, sample_rate: int | None = None
+    ) -> None:
         self._container: Any = av.open(str(path), "w", options={"movflags": "+faststart"})
         options = {"crf": str(crf), "preset": "medium", "tune": "animation"}
         self._video: Any = self._container.add_stream("libx264", rate=FPS, options=options)

@@ -39,8 +39,8 @@ def write_dataset(
     """Draw the performance and write the dataset.
 
     Files: clip.mp4 (H.264 4:4:4, no sound), audio.wav, labels.npz (PNG of every frame's label map: `data`,
-    `offset`), plate.png, key.png, and truth.npz with V [T, 4, 4], focal, the performance, points2d [T, P, 2], and
-    for the key frame depth_key [h, w] in metres (0 = background).
+    `offset`), plate.png, key.png, and truth.npz with V [T, 4, 4], focal, the performance, points2d [T, P, 2],
+    and for the key frame depth_key [h, w] in metres (0 = background).
     """
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -60,9 +60,10 @@ def write_dataset(
             print(f"{k}/{len(performance)} frames, {time.monotonic() - started:.0f} s", flush=True)
     video.close()
     write_sound(performance, out / "audio.wav")
-    np.savez_compressed(out / "labels.npz", **pack(labels))
+    np.savez_compressed(out / "labels.npz", allow_pickle=False, **pack(labels))
     np.savez_compressed(
         out / "truth.npz",
+        allow_pickle=False,
         V=np.stack(views),
         focal=np.float32(presenter.camera.focal),
         unit_names=np.array(presenter.body.units),

@@ -1,8 +1,8 @@
-"""Hair: a wavy, side-parted bob that covers the ears and ends at the jaw, so that all of it moves with the head.
+"""Hair: a wavy, side-parted bob that covers the ears and ends at the jaw; all of it moves with the head.
 
-A strand leaves the scalp, sweeps over the skull on a great circle to the side of the head, and falls from there in
-cylindrical coordinates with a wave and a turn inwards. Strands are drawn towards the nearest of a few guides, which
-makes locks.
+A strand leaves the scalp, sweeps over the skull on a great circle to the side of the head, and falls from
+there in cylindrical coordinates with a wave and a turn inwards. Strands are drawn towards the nearest of a
+few guides, which makes locks.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Hair:
         """Smoothed distance of the skull from the centre in unit directions [..., 3]."""
         distance, near = self._skull.query(direction.reshape(-1, 3), k=48)
         weight = np.exp(-((distance / 0.15) ** 2)) + 1e-9
-        return ((self._skull_radius[near] * weight).sum(1) / weight.sum(1)).reshape(direction.shape[:-1])
+        mean: Array = (self._skull_radius[near] * weight).sum(1) / weight.sum(1)
+        return mean.reshape(direction.shape[:-1])
 
     def above_hairline(self, points: Array) -> Array:
         """Signed height over the hairline, dm."""
@@ -70,7 +71,8 @@ class Hair:
         wobble = 0.018 * np.sin(points[..., 0] * 23 + 1.0) + 0.012 * np.sin(
             points[..., 0] * 51 + points[..., 1] * 17
         )
-        return points[..., 1] - (self.eye + height + wobble * (azimuth < 70))
+        above: Array = points[..., 1] - (self.eye + height + wobble * (azimuth < 70))
+        return above
 
     def _behind_ear(self, points: Array) -> Array:
         return (
@@ -107,13 +109,16 @@ class Hair:
             + corner[chosen, 2] * (u * v)[:, None]
         )
         lowest = 0.03 * rng.random(3 * n) ** 2 if edge else 0.04 + 0.06 * rng.random(3 * n)
-        return root[self.above_hairline(root) > lowest][:n]
+        grown: Array = root[self.above_hairline(root) > lowest][:n]
+        return grown
 
     def _side(self, rng: np.random.Generator, root: Array) -> Array:
         """+1 where a strand falls to her left, -1 to her right; the parting dissolves on the crown."""
         front = smoothstep(0.25, 0.78, root[:, 2])
         line = PART_X * front + 0.018 * np.sin(root[:, 2] * 21)
-        return np.where(root[:, 0] - line > rng.normal(0, 1, len(root)) * (0.006 + 0.10 * (1 - front)), 1.0, -1.0)
+        return np.where(
+            root[:, 0] - line > rng.normal(0, 1, len(root)) * (0.006 + 0.10 * (1 - front)), 1.0, -1.0
+        )
 
     def _grow(self, rng: np.random.Generator, root: Array) -> Paths:
         """Paths of single strands, before they gather into locks."""
@@ -154,9 +159,7 @@ class Hair:
         points = self.centre + sweep * (self.radius(sweep) + height)[..., None]
 
         fall, fall_shell = self._fall(rng, points[:, -1], sweep[:, -1], layer)
-        return Paths(
-            np.concatenate([points, fall], 1), np.concatenate([sweep, fall_shell], 1), layer, root
-        )
+        return Paths(np.concatenate([points, fall], 1), np.concatenate([sweep, fall_shell], 1), layer, root)
 
     def _fall(
         self, rng: np.random.Generator, start: Array, start_shell: Array, layer: Array
@@ -182,7 +185,9 @@ class Hair:
         phi = phi + 0.060 * np.cos(wave + 0.6) * grow
         points = np.stack([side[:, None] * r * np.sin(phi), y, FALL_AXIS_Z + r * np.cos(phi)], -1)
         shell = unit(
-            np.stack([side[:, None] * np.sin(phi), 0.10 - 0.25 * smoothstep(0.7, 1, a) + 0 * phi, np.cos(phi)], -1)
+            np.stack(
+                [side[:, None] * np.sin(phi), 0.10 - 0.25 * smoothstep(0.7, 1, a) + 0 * phi, np.cos(phi)], -1
+            )
         )
         # The light must not jump where the sweep turns into the fall.
         turned = smoothstep(0.0, 0.55, a)[..., None]
@@ -227,7 +232,9 @@ class Hair:
     def strands(self, n: int, seed: int, *, edge: bool = False) -> Strands:
         """The body of the hair; `edge` grows finer strands along the hairline."""
         rng = np.random.default_rng(seed)
-        guides = self._grow(np.random.default_rng(71), self._roots(np.random.default_rng(70), GUIDES, edge=False))
+        guides = self._grow(
+            np.random.default_rng(71), self._roots(np.random.default_rng(70), GUIDES, edge=False)
+        )
         paths, lock = self._gather(rng, self._grow(rng, self._roots(rng, n, edge=edge)), guides)
         points = paths.points.copy()
         points[:, 5:] = self._off_the_face(points[:, 5:])
@@ -241,7 +248,9 @@ class Hair:
         tone = np.clip(0.42 + 0.10 * of_lock + rng.normal(0, 0.15, n), 0, 1)[:, None] + 0.16 * (u - 0.4)
         shell = paths.shell
         facing = 0.30 + 0.70 * smoothstep(-0.35, 0.30, shell[..., 2])
-        under = 0.55 + 0.45 * smoothstep(-0.9, 0.1, paths.points[..., 1] - self.eye + 0.4 * (paths.layer[:, None] > 0.5))
+        under = 0.55 + 0.45 * smoothstep(
+            -0.9, 0.1, paths.points[..., 1] - self.eye + 0.4 * (paths.layer[:, None] > 0.5)
+        )
         occlusion = (0.42 + 0.58 * paths.layer)[:, None] * facing * under
         taper = smoothstep(1.0, 0.80, u) * 0.85 + 0.15
         start = np.minimum(1, 0.45 + 4 * u)

@@ -1,4 +1,4 @@
-"""Who she is: the mixture of identity targets that makes the presenter "Mira", a person who does not exist."""
+"""Who she is: the mixture of identity targets of the presenter "Mira", a person who does not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jumper: the torso pushed outwards with folds, cut by a tilted plane, and a ribbed collar along the cut."""
+"""The jumper: the torso pushed outwards with folds, cut by a tilted plane, and a ribbed collar on the cut."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ class Cloth:
 
 
 def _folds(points: Array, shoulder: float) -> Array:
-    """Height of the folds [n]: they run from the armpits towards the middle of the chest and fade at the collar."""
+    """Height of the folds [n]: from the armpits towards the middle of the chest, fading at the collar."""
     x, y = points[:, 0], points[:, 1]
     below = smoothstep(shoulder + 0.15, shoulder - 0.7, y)
     fan = np.abs(x) * 2.2 - (shoulder - y) * 3.0
     pulls = 0.030 * np.sin(fan * 3.1 + 0.5 * np.sin(x * 2.7)) * smoothstep(0.35, 1.1, np.abs(x))
     drape = 0.016 * np.sin(x * 3.1 + y * 5.3) * np.sin(y * 2.3 - x * 2 + 1)
     crease = -0.030 * np.exp(-(((np.abs(x) - 1.05 - 0.25 * (shoulder - y)) / 0.09) ** 2))
-    return (pulls + drape + crease) * below
+    height: Array = (pulls + drape + crease) * below
+    return height
 
 
 def jumper(body: Body) -> tuple[Cloth, Cloth]:
@@ -69,9 +70,7 @@ def _collar(edge: Array, torso: Cloth) -> Cloth:
     around = np.arctan2(edge[:, 0] - centre[0], edge[:, 2] - centre[2])
 
     def waves(x: Array) -> Array:
-        return np.stack(
-            [np.ones_like(x)] + [f(k * x) for k in range(1, 6) for f in (np.cos, np.sin)], -1
-        )
+        return np.stack([np.ones_like(x)] + [f(k * x) for k in range(1, 6) for f in (np.cos, np.sin)], -1)
 
     fit, *_ = np.linalg.lstsq(waves(around), edge, rcond=None)
     theta = np.linspace(-np.pi, np.pi, 241)[:-1]

@@ -24,7 +24,8 @@ Face = list[tuple[int, int]]
 
 def unit(vectors: Array) -> Array:
     """Vectors [..., 3] scaled to length one; zero stays zero."""
-    return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-12)
+    scaled: Array = vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-12)
+    return scaled
 
 
 def smoothstep(low: float, high: float, x: Array) -> Array:
@@ -153,7 +154,7 @@ def neighbour_average(tri: Array, count: int) -> Any:
     return sp.diags(1 / np.maximum(1, np.asarray(link.sum(1)).ravel())) @ link
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=True)
 def normals(points: Array, tri: Array) -> Array:
     """Area-weighted unit vertex normals [n, 3] of a triangle mesh."""
     out = np.zeros_like(points)
@@ -179,7 +180,7 @@ def normals(points: Array, tri: Array) -> Array:
     return out
 
 
-@njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=True)
 def _add_rows(points: Array, rows: Array, offsets: Array, weight: float) -> None:
     for i in range(rows.shape[0]):
         k = rows[i]
@@ -202,12 +203,12 @@ class Morph:
         points = self.rest.copy()
         for (rows, offsets), weight in zip(self._rows, units, strict=True):
             if weight and len(rows):
-                _add_rows(points, rows, offsets, np.float32(weight))
+                _add_rows(points, rows, offsets, float(weight))
         return points
 
 
 def bind_points(points: Array, vertices: Array, tri: Array) -> Any:
-    """Sparse barycentric weights [len(points), len(vertices)] of the closest point on the nearest triangles."""
+    """Sparse barycentric weights [points, vertices] of the closest point on the nearest triangles."""
     _, candidates = cKDTree(vertices[tri].mean(1)).query(points, k=8)
     a, b, c = (vertices[tri[candidates][..., j]] for j in range(3))
     e0, e1, d = b - a, c - a, points[:, None] - a
@@ -271,6 +272,4 @@ def grid_quads(rows: int, columns: int, *, wrap_rows: bool = False, wrap_columns
         indexing="ij",
     )
     k, n = (i + 1) % rows, (j + 1) % columns
-    return np.stack(
-        [i * columns + j, i * columns + n, k * columns + n, k * columns + j], -1
-    ).reshape(-1, 4)
+    return np.stack([i * columns + j, i * columns + n, k * columns + n, k * columns + j], -1).reshape(-1, 4)

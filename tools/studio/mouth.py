@@ -16,7 +16,7 @@ LOWER_HEIGHTS = (0.080, 0.080, 0.086, 0.078, 0.072)
 TIP_RISE = 0.08
 """Rise of the tip for a whole unit, dm; the jaw that opens with it takes a part back."""
 GUM, BACKING = 1.0, 0.16
-"""Values of the gum attribute: 1 is gum, 0 enamel; the backing ribbon hides gaps and is only slightly tinted."""
+"""Values of the gum attribute: 1 is gum, 0 enamel; the backing ribbon hides gaps, slightly tinted."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class MouthPart:
     morph: Morph
 
 
-def _superquadric(width: float, height: float, depth: float, around: int = 20, rows: int = 13) -> tuple[Array, Array]:
+def _superquadric(
+    width: float, height: float, depth: float, around: int = 20, rows: int = 13
+) -> tuple[Array, Array]:
     """A rounded box with half sizes width, height, depth: points and quads."""
-    u, v = np.meshgrid(
-        np.linspace(-np.pi, np.pi, around + 1)[:-1], np.linspace(-np.pi / 2, np.pi / 2, rows)
-    )
+    u, v = np.meshgrid(np.linspace(-np.pi, np.pi, around + 1)[:-1], np.linspace(-np.pi / 2, np.pi / 2, rows))
 
     def power(x: Array, exponent: float) -> Array:
         return np.sign(x) * np.abs(x) ** exponent
@@ -120,14 +120,15 @@ def _arch(front: float, edge: float, *, upper: bool) -> tuple[Array, Array, Arra
         (0.27, 0.55, 0.012, heights[0] * 0.42, BACKING),
         (0.30, 1.25, 0.045, 0.075, GUM),
     ):
-        x = np.linspace(-half, half, 40)
-        y = np.full(40, edge + sign * heights[0] * height)
-        append(*_tube(np.stack([x, y, front - 0.03 - curve * np.abs(x) ** 2.15], -1), thick, tall), value)
+        across = np.linspace(-half, half, 40)
+        level = np.full(40, edge + sign * heights[0] * height)
+        path = np.stack([across, level, front - 0.03 - curve * np.abs(across) ** 2.15], -1)
+        append(*_tube(path, thick, tall), value)
     return np.concatenate(points), np.concatenate(quads), np.concatenate(gum)
 
 
 def teeth(body: Body, *, upper: bool, edge: float, front: float) -> MouthPart:
-    """Teeth with their gum. The lower arch takes the affine motion of the source's lower teeth under the jaw units."""
+    """Teeth with their gum. The lower arch moves as the source's lower teeth do under the jaw units."""
     points, quads, gum = _arch(front, edge, upper=upper)
     deltas = np.zeros((len(body.units), *points.shape))
     if not upper:

@@ -16,7 +16,7 @@ STRAND_SHARE, STRAND_WIDENING = 0.12, 7.0
 
 
 def occlusion(renderer: Renderer, names: tuple[str, ...], units: Array) -> dict[str, Array]:
-    """Cosine-weighted share of the sky that each vertex of the named meshes sees, [n] each, for a face pose."""
+    """Cosine-weighted share of the sky that each vertex of the named meshes sees in a face pose, [n] each."""
     rng = np.random.default_rng(1)
     directions = unit(rng.normal(size=(DIRECTIONS, 3)))
     # Nothing lights her from straight below.

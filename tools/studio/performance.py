@@ -157,7 +157,7 @@ def perform(speech: Path, unit: dict[str, int]) -> Performance:
     units, turns, looks, breath = _exercises(unit)
     phones, starts, clock = [], [], 0.0
     for utterance in utterances:
-        phones += [p for p in utterance.phones or ()]
+        phones += list(utterance.phones or ())
         starts += [clock] * len(utterance.phones or ())
         clock += len(utterance.samples) / rate
     total = (n + len(units)) * rate // FPS

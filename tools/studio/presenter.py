@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,7 @@ class Presenter:
         middle = lips[np.abs(lips[:, 0]) < 0.05]
         mouth_y = 0.5 * (middle[:, 1].max() + middle[:, 1].min()) + 0.02
         nose = skin[np.argmax(np.where(np.abs(skin[:, 0]) < 0.1, skin[:, 2], -9))]
-        left, right = self.eyes["l"].centre, self.eyes["r"].centre
+        left = self.eyes["l"].centre
         self.hair = Hair(skin, surface.tri, float(left[1]))
         ones = np.ones(len(skin))
         part = MeshPart(
@@ -141,18 +142,14 @@ class Presenter:
 
     def _on_face(self, x: float, y: float) -> Array:
         front = self._skin[self._skin[:, 2] > 0.7]
-        point: Array = front[
-            np.argmin((front[:, 0] - x) ** 2 + (front[:, 1] - y) ** 2 - 0.01 * front[:, 2])
-        ]
+        point: Array = front[np.argmin((front[:, 0] - x) ** 2 + (front[:, 1] - y) ** 2 - 0.01 * front[:, 2])]
         return point
 
     def _find_lip_margins(self) -> None:
         """Vertices of both lips nearest to the closed line; they tell how far the mouth is open."""
         skin, unit_ = self._skin, self.body.unit
         jaw = self._morph(np.eye(len(self.body.units))[unit_["jawOpen"]])[:, 1] - skin[:, 1]
-        near = np.where(
-            self._lips & (np.abs(skin[:, 0]) < 0.04) & (skin[:, 2] > self._lip_front - 0.10)
-        )[0]
+        near = np.where(self._lips & (np.abs(skin[:, 0]) < 0.04) & (skin[:, 2] > self._lip_front - 0.10))[0]
         low, high = near[jaw[near] < jaw[near].min() * 0.6], near[jaw[near] > jaw[near].min() * 0.35]
         self._lower_lip = low[np.argsort(-skin[low, 1])[:4]]
         self._upper_lip = high[np.argsort(skin[high, 1])[:4]]
@@ -187,7 +184,7 @@ class Presenter:
     @staticmethod
     def _dense(line: Array) -> Array:
         """A polyline [k, 3] with six times the points."""
-        return np.concatenate([np.linspace(a, b, 6) for a, b in zip(line[:-1], line[1:], strict=True)])
+        return np.concatenate([np.linspace(a, b, 6) for a, b in pairwise(line)])
 
     def _build_eyes(self) -> None:
         body = self.body
@@ -341,7 +338,10 @@ class Presenter:
 
     def _landmark_vertices(self) -> dict[str, int]:
         skin = self._skin
-        eye, lips = self.eyes["l"].centre, np.where(self._lips & (np.abs(self._skin[:, 1] - self.lip_line) < 0.06))[0]
+        eye, lips = (
+            self.eyes["l"].centre,
+            np.where(self._lips & (np.abs(self._skin[:, 1] - self.lip_line) < 0.06))[0],
+        )
 
         def front(x: float, y: float) -> int:
             away = np.hypot(skin[:, 0] - x, skin[:, 1] - y)
@@ -371,7 +371,7 @@ class Presenter:
         points = np.concatenate(
             [self._skin[list(self._landmark_vertices().values())], [self.eyes[s].centre for s in "lr"]]
         )
-        return ((points - self.origin) * METRES).astype(np.float32)
+        return np.asarray((points - self.origin) * METRES, np.float32)
 
     def project(self) -> npt.NDArray[np.float32]:
         """Pixel positions [P, 2] of the moved landmarks in the frame drawn last."""
@@ -381,5 +381,5 @@ class Presenter:
         weights = np.concatenate([loaded.part.weights[index], [[1.0, 0.0]] * 2])
         weights = np.c_[weights, 1 - weights.sum(1)]
         still = np.c_[points, np.ones(len(points))]
-        world = sum(weights[:, [k]] * (still @ self.bones[k].T) for k in range(3))
-        return self.camera.pixels(np.asarray(world)[:, :3]).astype(np.float32)
+        world = np.einsum("pk,kij,pj->pi", weights, self.bones, still)
+        return np.asarray(self.camera.pixels(world[:, :3]), np.float32)

@@ -1,4 +1,4 @@
-"""Rasteriser on OpenGL (EGL; llvmpipe is enough): shadow map, materials, ribbons, supersampling, labels and depth."""
+"""Rasteriser on OpenGL (EGL; llvmpipe is enough): shadows, materials, ribbons, supersampling, label maps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY_DIRECTION = np.array([-0.52, 0.58, 0.84])
 """Towards the key light; the same direction as in shaders/light.glsl."""
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def box_filter(image: Array, factor: int) -> Array:
     """Average blocks of `factor` x `factor` pixels of an [h, w, 3] uint8 picture."""
     n, m, q = image.shape[0] // factor, image.shape[1] // factor, factor * factor
@@ -172,12 +172,15 @@ class Renderer:
         dynamic = self.ctx.buffer(reserve=2 * n * k * 24, dynamic=True)
         look = np.stack([s.tone, s.occlusion, s.alpha, s.width], -1)
         static = np.concatenate([s.shell.reshape(-1, 3), look.reshape(-1, 4), s.weights.reshape(-1, 2)], 1)
-        static = np.concatenate(
-            [np.repeat(static, 2, 0), np.tile([[-1.0], [1.0]], (n * k, 1))], 1
-        ).astype("f4")
+        static = np.concatenate([np.repeat(static, 2, 0), np.tile([[-1.0], [1.0]], (n * k, 1))], 1).astype(
+            "f4"
+        )
         strip = grid_quads(k, 2)
         quads = (strip[None] + 2 * k * np.arange(n)[:, None, None]).reshape(-1, 4)
-        buffer, index = self.ctx.buffer(static.tobytes()), self.ctx.buffer(quads[:, [0, 1, 2, 0, 2, 3]].astype("i4").tobytes())
+        buffer, index = (
+            self.ctx.buffer(static.tobytes()),
+            self.ctx.buffer(quads[:, [0, 1, 2, 0, 2, 3]].astype("i4").tobytes()),
+        )
 
         def bind(program: moderngl.Program) -> moderngl.VertexArray:
             moving = _layout(program, (("pos", 3), ("tan", 3)))
@@ -240,7 +243,7 @@ class Renderer:
             loaded.stale = False
 
     def _draw_casters(self, view_projection: Array, bones: Array, *, widen: float, share: float) -> None:
-        """Draw the parts that cast shadows into the depth map that is bound; of strands only a share, but wider."""
+        """Draw what casts shadows into the depth map that is bound; of strands only a share, but wider."""
         self.ctx.enable(moderngl.DEPTH_TEST)
         self.ctx.disable(moderngl.BLEND)
         values = {"bone": _columns(bones), "VP": view_projection.T, "inflate": -0.006}
@@ -256,8 +259,10 @@ class Renderer:
                 n, k = loaded.part.strands.points.shape[:2]
                 loaded.depth.render(vertices=int(n * share) * (k - 1) * 6)
 
-    def orthographic_depth(self, view_projection: Array, bones: Array, *, widen: float, share: float) -> Array:
-        """Window depth [1024, 1024] of the shadow casters under an orthographic projection, bottom row first."""
+    def orthographic_depth(
+        self, view_projection: Array, bones: Array, *, widen: float, share: float
+    ) -> Array:
+        """Window depth [1024, 1024] of the shadow casters, orthographic, bottom row first."""
         self._shadow_target.use()
         self._shadow_target.viewport = (0, 0, SHADOW_SIZE, SHADOW_SIZE)
         self._shadow_target.clear(depth=1.0)
@@ -326,14 +331,18 @@ class Renderer:
         return filtered
 
     def draw_labels(self, bones: Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        """Label map [size, size] and camera depth in metres of the uploaded face, both without antialiasing."""
+        """Label map [size, size] and depth in metres of the uploaded face, both without antialiasing."""
         size = self.camera.size
         self._label_target.use()
         self.ctx.viewport = (0, 0, size, size)
         self._label_target.clear(depth=1.0)
         self.ctx.enable(moderngl.DEPTH_TEST)
         self.ctx.disable(moderngl.BLEND)
-        values = {"bone": _columns(bones), "VP": (self.camera.projection @ self.camera.view).T, "inflate": 0.0}
+        values = {
+            "bone": _columns(bones),
+            "VP": (self.camera.projection @ self.camera.view).T,
+            "inflate": 0.0,
+        }
         _set(self._mesh_label, {**values, "jaw_plane": self.jaw_plane})
         for name, loaded in self.meshes.items():
             if loaded.drawn is None:
@@ -359,7 +368,7 @@ def _columns(bones: Array) -> Array:
 
 
 def _layout(program: moderngl.Program, fields: tuple[tuple[str, int], ...]) -> tuple[str, list[str]]:
-    """Buffer format in which fields that the program does not use are skipped, and the names of the used ones."""
+    """Buffer format that skips the fields a program does not use, and the names of the used ones."""
     form = " ".join(f"{size}f" if name in program else f"{size}x4" for name, size in fields)
     return form, [name for name, _ in fields if name in program]
 

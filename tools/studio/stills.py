@@ -11,23 +11,58 @@ from tools.studio.labels import COLOURS
 from tools.studio.presenter import Pose, Presenter
 
 STILLS: dict[str, tuple[dict[str, float], tuple[float, float, float], tuple[float, float]]] = {
-    "rest": ({"mouthSmile": 0.26, "cheekSquint": 0.10, "browInnerUp": 0.06, "eyeWide": 0.05}, (3, 0, 1), (-3, 0)),
+    "rest": (
+        {"mouthSmile": 0.26, "cheekSquint": 0.10, "browInnerUp": 0.06, "eyeWide": 0.05},
+        (3, 0, 1),
+        (-3, 0),
+    ),
     "wide_vowel": (
-        {"jawOpen": 0.62, "mouthUpperUp": 0.26, "mouthLowerDown": 0.42, "browInnerUp": 0.25, "browOuterUp": 0.2,
-         "mouthSmile": 0.12},
-        (-6, -1, -2), (6, -1),
+        {
+            "jawOpen": 0.62,
+            "mouthUpperUp": 0.26,
+            "mouthLowerDown": 0.42,
+            "browInnerUp": 0.25,
+            "browOuterUp": 0.2,
+        },
+        (-6, -1, -2),
+        (6, -1),
     ),
     "smile": (
-        {"mouthSmile": 0.75, "cheekSquint": 0.50, "eyeSquint": 0.15, "mouthUpperUp": 0.45, "mouthLowerDown": 0.25,
-         "jawOpen": 0.05, "browOuterUp": 0.15, "mouthDimple": 0.2},
-        (7, 2, 3), (-7, 2),
+        {
+            "mouthSmile": 0.75,
+            "cheekSquint": 0.5,
+            "eyeSquint": 0.15,
+            "mouthUpperUp": 0.45,
+            "mouthLowerDown": 0.25,
+        },
+        (7, 2, 3),
+        (-7, 2),
     ),
-    "bilabial": ({"mouthPress": 0.25, "mouthRollLower": 0.2, "mouthRollUpper": 0.12, "mouthSmile": 0.15}, (0, 0, 0), (0, 0)),
+    "bilabial": (
+        {"mouthPress": 0.25, "mouthRollLower": 0.2, "mouthRollUpper": 0.12, "mouthSmile": 0.15},
+        (0, 0, 0),
+        (0, 0),
+    ),
     "round": ({"mouthPucker": 0.9, "mouthFunnel": 0.3, "jawOpen": 0.10}, (4, 1, 0), (-4, 0)),
-    "tongue": ({"tongueOut": 0.5, "jawOpen": 0.14, "mouthUpperUp": 0.15, "mouthLowerDown": 0.25}, (-3, 0, 0), (3, 0)),
-    "ee": ({"mouthSmile": 0.35, "mouthStretch": 0.3, "mouthLowerDown": 0.35, "mouthUpperUp": 0.22, "jawOpen": 0.08}, (0, -3, 0), (0, -3)),
+    "tongue": (
+        {"tongueOut": 0.5, "jawOpen": 0.14, "mouthUpperUp": 0.15, "mouthLowerDown": 0.25},
+        (-3, 0, 0),
+        (3, 0),
+    ),
+    "ee": (
+        {
+            "mouthSmile": 0.35,
+            "mouthStretch": 0.3,
+            "mouthLowerDown": 0.35,
+            "mouthUpperUp": 0.22,
+            "jawOpen": 0.08,
+        },
+        (0, -3, 0),
+        (0, -3),
+    ),
     "blink": ({"eyeBlink": 1.0, "mouthSmile": 0.2}, (-8, 3, -3), (0, 0)),
-}  # fmt: skip
+}
+"""Face units, head (yaw, pitch, roll) and gaze (yaw, pitch) in degrees."""
 
 
 def still(presenter: Presenter, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
