@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model_hosts.talking_gaussian.bundle import Camera, RgbImage
+from model_hosts.talking_gaussian.bundle import Camera
+from model_hosts.talking_gaussian.images import RgbImage
 from model_hosts.talking_gaussian.model.deformation import Splats
 
 Doubles = npt.NDArray[np.float64]

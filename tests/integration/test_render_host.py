@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -24,45 +20,16 @@ from grpc_status import rpc_status
 from viseme.host.v1 import host_pb2, host_pb2_grpc
 
 from tests.doubles.avatar import make_avatar
-
-ROOT = Path(__file__).parents[2]
-RATE = 24000
-
-
-@dataclass
-class RunningHost:
-    process: subprocess.Popen[bytes]
-    channel: grpc.Channel
-
-    @property
-    def render(self) -> host_pb2_grpc.RenderServiceStub:
-        return host_pb2_grpc.RenderServiceStub(self.channel)
-
-
-def start_host(directory: Path, home: Path) -> RunningHost:
-    """Starts the host as the server does: through links in a fresh directory."""
-    (directory / "python").mkdir(parents=True)
-    (directory / "work").mkdir()
-    (directory / "python" / "model_hosts").symlink_to(ROOT / "model_hosts")
-    (directory / "python" / "viseme").symlink_to(ROOT / "protos" / "viseme")
-    reading, writing = os.pipe()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "model_hosts.talking_gaussian"),
-            *("--socket", str(directory / "s"), "--hello-fd", str(writing), "--threads", "2", "--grace", "1"),
-        ],
-        cwd=directory / "work",
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(directory / "python"), "VISEME_HOME": str(home)},
-        stdin=subprocess.PIPE,
-        pass_fds=[writing],
-        start_new_session=True,
-    )
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        hello = json.loads(pipe.readline())
-    assert hello["name"] == "talking_gaussian"
-    assert hello["capabilities"] == ["render"]
-    return RunningHost(process, grpc.insecure_channel(hello["address"]))
+from tests.render_process import (
+    RATE,
+    Rendered,
+    RenderProcess,
+    collect,
+    config,
+    render,
+    render_process,
+    speech,
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +39,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[RunningHost]:
-    running = start_host(tmp_path_factory.mktemp("host"), home)
-    yield running
-    running.channel.close()
-    running.process.terminate()
-    assert running.process.wait(10) == 0
-    assert running.process.stdin is not None
-    running.process.stdin.close()
+def host(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[RenderProcess]:
+    with render_process(tmp_path_factory.mktemp("host"), home) as running:
+        yield running
+    assert running.process.returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -90,48 +53,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def config(bundle: Path, seed: int = 1, rate: int = RATE) -> host_pb2.RenderRequest:
-    return host_pb2.RenderRequest(
-        config=host_pb2.RenderRequest.Config(bundle=str(bundle), seed=seed, sample_rate=rate)
-    )
-
-
-def speech(
-    seconds: float, number: int = 0, end: bool = False, phonemes: bool = True
-) -> host_pb2.RenderRequest:
-    """A noisy piece of speech with a sound every tenth of a second."""
-    rng = np.random.default_rng(number)
-    pcm = rng.integers(-6000, 6000, round(seconds * RATE)).astype("<i2").tobytes()
-    piece = host_pb2.RenderRequest.Speech(pcm=pcm, end_of_sentence=end)
-    if phonemes:
-        for k in range(round(seconds * 10)):
-            piece.phonemes.add(symbol="mɑps"[k % 4], start_seconds=k / 10, end_seconds=(k + 1) / 10)
-    return host_pb2.RenderRequest(speech=piece)
-
-
-@dataclass
-class Rendered:
-    data: bytes = b""
-    fragments: list[tuple[int, int]] = field(default_factory=list)
-    summary: host_pb2.RenderResponse.Summary = field(default_factory=host_pb2.RenderResponse.Summary)
-
-
-def collect(responses: Iterable[host_pb2.RenderResponse]) -> Rendered:
-    rendered = Rendered()
-    for response in responses:
-        if response.WhichOneof("payload") == "fragment":
-            rendered.data += response.fragment.data
-            rendered.fragments.append((response.fragment.first_frame, response.fragment.frame_count))
-        else:
-            rendered.summary = response.summary
-    return rendered
-
-
-def render(host: RunningHost, *requests: host_pb2.RenderRequest) -> Rendered:
-    return collect(host.render.Render(iter(requests), timeout=120))
-
-
-def failure(host: RunningHost, *requests: host_pb2.RenderRequest) -> tuple[grpc.StatusCode, str, str, str]:
+def failure(host: RenderProcess, *requests: host_pb2.RenderRequest) -> tuple[grpc.StatusCode, str, str, str]:
     """Status, reason, message and fix of a call that must fail."""
     with pytest.raises(grpc.RpcError) as caught:
         render(host, *requests)
@@ -161,7 +83,7 @@ def packets(rendered: Rendered) -> list[tuple[str, int | None, bytes]]:
     return sorted(found, key=lambda packet: (packet[0], packet[1] is None, packet[1]))
 
 
-def test_streams_a_speaking_avatar(host: RunningHost, bundles: Path, tmp_path: Path) -> None:
+def test_streams_a_speaking_avatar(host: RenderProcess, bundles: Path, tmp_path: Path) -> None:
     rendered = render(host, *three_seconds(bundles / "ada"))
     samples = sum(len(request.speech.pcm) // 2 for request in three_seconds(bundles / "ada"))
     frames = -(-samples * 25 // RATE)
@@ -178,13 +100,13 @@ def test_streams_a_speaking_avatar(host: RunningHost, bundles: Path, tmp_path: P
     assert (moving > 0.05).mean() > 0.5
 
 
-def test_one_seed_gives_one_video(host: RunningHost, bundles: Path) -> None:
+def test_one_seed_gives_one_video(host: RenderProcess, bundles: Path) -> None:
     first, again, other = (packets(render(host, *three_seconds(bundles / "ada", seed))) for seed in (5, 5, 6))
     assert first == again
     assert first != other
 
 
-def test_renders_side_by_side_do_not_mix(host: RunningHost, bundles: Path) -> None:
+def test_renders_side_by_side_do_not_mix(host: RenderProcess, bundles: Path) -> None:
     jobs = [(name, seed) for seed in range(3) for name in ("ada", "bob")]
     alone = [packets(render(host, *three_seconds(bundles / name, seed))) for name, seed in jobs]
     together: dict[int, list[tuple[str, int | None, bytes]]] = {}
@@ -201,13 +123,13 @@ def test_renders_side_by_side_do_not_mix(host: RunningHost, bundles: Path) -> No
     assert [together[number] for number in range(len(jobs))] == alone
 
 
-def test_nothing_to_say(host: RunningHost, bundles: Path) -> None:
+def test_nothing_to_say(host: RenderProcess, bundles: Path) -> None:
     rendered = render(host, config(bundles / "ada"))
     assert rendered.fragments == [(0, 0)]
     assert (rendered.summary.frame_count, rendered.summary.sample_count) == (0, 0)
 
 
-def test_gives_what_is_ready_when_the_client_pauses(host: RunningHost, bundles: Path) -> None:
+def test_gives_what_is_ready_when_the_client_pauses(host: RenderProcess, bundles: Path) -> None:
     more = threading.Event()
 
     def requests() -> Iterator[host_pb2.RenderRequest]:
@@ -225,7 +147,7 @@ def test_gives_what_is_ready_when_the_client_pauses(host: RunningHost, bundles: 
     assert collect(responses).summary.frame_count == 50
 
 
-def test_a_cancelled_call_stops_drawing(host: RunningHost, bundles: Path) -> None:
+def test_a_cancelled_call_stops_drawing(host: RenderProcess, bundles: Path) -> None:
     def requests() -> Iterator[host_pb2.RenderRequest]:
         yield config(bundles / "bob")
         for number in range(600):
@@ -244,7 +166,7 @@ def test_a_cancelled_call_stops_drawing(host: RunningHost, bundles: Path) -> Non
     assert render(host, *three_seconds(bundles / "bob")).summary.frame_count == 76
 
 
-def test_sees_a_bundle_that_changed(host: RunningHost, tmp_path: Path) -> None:
+def test_sees_a_bundle_that_changed(host: RenderProcess, tmp_path: Path) -> None:
     make_avatar(300, seed=3).write(tmp_path / "ada")
     first = render(host, config(tmp_path / "ada"), speech(0.4, end=True))
     make_avatar(300, seed=4).write(tmp_path / "ada")
@@ -253,12 +175,12 @@ def test_sees_a_bundle_that_changed(host: RunningHost, tmp_path: Path) -> None:
     assert np.abs(a - b).mean() > 1
 
 
-def test_a_zip_is_a_bundle_too(host: RunningHost, tmp_path: Path) -> None:
+def test_a_zip_is_a_bundle_too(host: RenderProcess, tmp_path: Path) -> None:
     make_avatar(300).write(tmp_path / "ada.zip")
     assert render(host, config(tmp_path / "ada.zip"), speech(0.2)).summary.frame_count == 5
 
 
-def test_says_what_is_wrong_with_a_bundle(host: RunningHost, tmp_path: Path) -> None:
+def test_says_what_is_wrong_with_a_bundle(host: RenderProcess, tmp_path: Path) -> None:
     code, reason, message, fix = failure(host, config(tmp_path / "nobody"), speech(0.2))
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_INVALID")
     assert message.startswith("nobody is not a usable avatar")
@@ -270,7 +192,7 @@ def test_says_what_is_wrong_with_a_bundle(host: RunningHost, tmp_path: Path) -> 
     assert "model.safetensors is damaged" in message
 
 
-def test_says_what_is_wrong_with_a_request(host: RunningHost, bundles: Path) -> None:
+def test_says_what_is_wrong_with_a_request(host: RenderProcess, bundles: Path) -> None:
     def invalid(*requests: host_pb2.RenderRequest) -> tuple[str, str]:
         code, reason, message, _ = failure(host, *requests)
         assert code == grpc.StatusCode.INVALID_ARGUMENT
@@ -290,18 +212,18 @@ def test_says_what_is_wrong_with_a_request(host: RunningHost, bundles: Path) -> 
     assert "are missing" in invalid(good, speech(0.5), speech(0.5, phonemes=False))[1]
 
 
-def test_speech_without_phonemes_needs_the_audio_encoder(host: RunningHost, bundles: Path) -> None:
+def test_speech_without_phonemes_needs_the_audio_encoder(host: RenderProcess, bundles: Path) -> None:
     code, reason, _, fix = failure(host, config(bundles / "ada"), speech(0.5, phonemes=False))
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ASSET_MISSING")
     assert fix == "viseme assets install whisper-base"
 
 
-def test_silence_needs_nothing(host: RunningHost, bundles: Path) -> None:
+def test_silence_needs_nothing(host: RenderProcess, bundles: Path) -> None:
     silence = host_pb2.RenderRequest(speech=host_pb2.RenderRequest.Speech(pcm=bytes(2 * RATE)))
     assert render(host, config(bundles / "ada"), silence, speech(0.5)).summary.frame_count == 38
 
 
-def test_describes_itself(host: RunningHost) -> None:
+def test_describes_itself(host: RenderProcess) -> None:
     stub = host_pb2_grpc.HostServiceStub(host.channel)
     description = stub.Describe(host_pb2.DescribeRequest(), timeout=10)
     assert description.ready
@@ -312,15 +234,12 @@ def test_describes_itself(host: RunningHost) -> None:
 
 
 def test_a_killed_host_is_an_error_of_the_connection(tmp_path: Path, home: Path, bundles: Path) -> None:
-    running = start_host(tmp_path / "host", home)
-    responses = running.render.Render(iter([config(bundles / "ada"), *[speech(1.0, k) for k in range(300)]]))
-    while next(responses).fragment.frame_count == 0:
-        pass
-    os.kill(running.process.pid, signal.SIGKILL)
-    with pytest.raises(grpc.RpcError) as caught:
-        collect(responses)
-    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-    running.process.wait(10)
-    running.channel.close()
-    assert running.process.stdin is not None
-    running.process.stdin.close()
+    with render_process(tmp_path / "host", home) as running:
+        requests = [config(bundles / "ada"), *[speech(1.0, k) for k in range(300)]]
+        responses = running.render.Render(iter(requests))
+        while next(responses).fragment.frame_count == 0:
+            pass
+        os.kill(running.process.pid, signal.SIGKILL)
+        with pytest.raises(grpc.RpcError) as caught:
+            collect(responses)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
