@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model_hosts.talking_gaussian.training.losses import crop
 from model_hosts.talking_gaussian.training.trainer import Trainer
@@ -22,7 +23,8 @@ def evaluate(trainer: Trainer, chosen: npt.NDArray[np.int64]) -> dict[str, float
 
     Returns:
         psnr and ssim of the whole frame; psnr of head (face, hair, mouth), lips (the box around them), mouth
-        (its inside, in frames that show it) and torso. A region that no frame shows is left out.
+        (its inside, in frames that show it) and torso; sharpness of head and lips: fine contrast as a share
+        of the truth's. A region that no frame shows is left out.
     """
     sums: dict[str, list[float]] = {}
     batch = trainer.settings.batch
@@ -43,10 +45,21 @@ def evaluate(trainer: Trainer, chosen: npt.NDArray[np.int64]) -> dict[str, float
         }
         for name, (squared, mask) in regions.items():
             sums.setdefault(name, []).extend(_decibels(squared, mask))
+        fine, wanted = _fine_contrast(image), _fine_contrast(target.image)
+        sums.setdefault("head_sharpness", []).append(
+            float((fine * target.head).sum() / (wanted * target.head).sum())
+        )
+        fine, wanted = (crop(value, target.lip_corner, box).sum() for value in (fine, wanted))
+        sums.setdefault("lips_sharpness", []).append(float(fine / wanted))
         sums.setdefault("ssim", []).extend(
             trainer.objective.structure(image, target.image).mean((1, 2, 3)).tolist()
         )
     return {name: round(float(np.mean(values)), 4) for name, values in sums.items() if values}
+
+
+def _fine_contrast(image: Tensor) -> Tensor:
+    """Absolute difference of each pixel from the mean of its 3x3 neighbourhood, [B, C, H, W]."""
+    return (image - functional.avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)).abs()
 
 
 def _decibels(squared: Tensor, mask: Tensor) -> list[float]:

@@ -82,7 +82,7 @@ def torso_hair(data: TrainingSet) -> Mask:
 
 
 def _turns_with_head(mask: Mask, data: TrainingSet) -> float:
-    """Share of the mask's points that, moved rigidly with the head, meet hair in the furthest turned frames."""
+    """Share of the mask's points that, moved rigidly, meet hair in the frames turned furthest."""
     points = to_head(_lifted(mask, data), data.poses[data.key])
     turns = data.pose_statistics.vectors(data.poses[data.training])
     extremes = [index for axis in (0, 1, 2) for index in (turns[:, axis].argmin(), turns[:, axis].argmax())]
@@ -228,8 +228,7 @@ def _torso(data: TrainingSet, count: int, detail: FloatArray, rng: np.random.Gen
     position, rows, columns, spacing = _sample(mask | extended, count, detail, rng)
     z = depth[rows, columns]
     rgb = image[source[rows, columns], columns] / 255
-    return Start(
-        unproject(position, z, data.focal, data.centre),
-        rgb.astype(np.float32),
-        0.6 * spacing * z / data.focal,
-    )
+    # No frame shows the hidden part for long, so nothing else closes the holes between its Gaussians.
+    scale = np.where(extended[rows, columns], 1.2, 0.6)
+    size = (scale * spacing * z / data.focal).astype(np.float32)
+    return Start(unproject(position, z, data.focal, data.centre), rgb.astype(np.float32), size)

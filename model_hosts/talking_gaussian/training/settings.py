@@ -21,7 +21,7 @@ class Weights:
 
     structure: float = 0.2
     lips: float = 0.10
-    eyes: float = 0.04
+    eyes: float = 0.08
     pyramid: float = 0.10
     maps: float = 0.10
     box_maps: float = 0.05
@@ -66,7 +66,7 @@ class Settings:
     mouth_steps: int = 600
     face_steps: int = 1800
     fuse_steps: int = 2600
-    face: BranchSize = BranchSize(18000, 48, (16, 32, 64))
+    face: BranchSize = BranchSize(19500, 48, (16, 32, 64))
     mouth: BranchSize = BranchSize(2500, 32, (16, 48))
     torso: BranchSize = BranchSize(6000, 32, (8, 24, 64))
     code: int = 32
@@ -85,6 +85,6 @@ class Settings:
 
 PRESETS: dict[str, Settings] = {
     "quick": Settings(mouth_steps=150, face_steps=400, fuse_steps=650),
-    "demo": Settings(mouth_steps=1500, face_steps=5000, fuse_steps=9500),
+    "demo": Settings(mouth_steps=800, face_steps=2700, fuse_steps=6500),
 }
 """`quick` for a first look (under a minute on a large GPU), `demo` for the avatar that is shipped."""
