@@ -117,7 +117,7 @@ GESTURES: dict[str, Gesture] = {
     ),
     # Lips: they close or tuck whatever the neighbours want.
     "p": _closing(
-        {"": (0.35, 0.05), "close": (60.0, 0.021), "rest": (2.0, 0.05)},
+        {"": (0.35, 0.05), "close": (60.0, 0.021), "jaw": (6.0, 0.042), "rest": (2.0, 0.05)},
         jaw=0.05,
         round=0.04,
         spread=0.02,
@@ -130,7 +130,7 @@ GESTURES: dict[str, Gesture] = {
             "close": (30.0, 0.03),
             "up": (6.0, 0.04),
             "low": (14.0, 0.04),
-            "jaw": (10.0, 0.045),
+            "jaw": (12.0, 0.045),
             "rest": (2.0, 0.05),
         },
         jaw=0.06,
