@@ -13,7 +13,6 @@ import httpx
 
 from server.assets.catalogue import AssetFile
 from server.assets.failures import SourceCorrupt, SourceError, SourceUnreachable, is_disk_full
-from server.assets.store import CHUNK
 
 _STALLED: Final = 10.0
 """Seconds without a byte after which a download counts as interrupted."""
@@ -142,7 +141,7 @@ class Downloader:
                 raise SourceCorrupt(host, file.name, f"{file.size} bytes", f"{total} bytes")
             with part.open("ab" if continues else "wb") as content:
                 done = content.tell()
-                for chunk in response.iter_bytes(CHUNK):
+                for chunk in response.iter_raw():
                     done += len(chunk)
                     if done > file.size:
                         raise SourceCorrupt(host, file.name, f"{file.size} bytes", "longer")
