@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from server.cli import demo_texts as texts
 from server.cli.console import say, size_text, stderr
@@ -12,6 +14,12 @@ from server.cli.preparation import Missing, Preparation
 from server.cli.private_server import PrivateServer
 from server.cli.progress import ProgressDisplay
 from server.cli.settings import read_settings, shown_path
+
+if TYPE_CHECKING:
+    from server.config import Settings
+
+LOAD_SECONDS: Final = 120.0
+POLL_SECONDS: Final = 0.2
 
 
 @contextmanager
@@ -32,7 +40,28 @@ def local_server(config: Path | None) -> Iterator[str]:
     with ExitStack() as stack:
         with stderr().status(texts.STARTING):
             address = stack.enter_context(PrivateServer(settings.home, config))
+        _wait_for_models(address, settings)
         yield address
+
+
+def _wait_for_models(address: str, settings: Settings) -> None:
+    """Waits, with a display, until the hosts have loaded; if one cannot, the request will say why."""
+    from viseme import Client
+
+    names = settings.hosts
+    wanted = {f"hosts/{name}" for name in (names.transcribe, names.synthesize, names.render)}
+    if settings.llm.embedded and not settings.llm.providers:
+        wanted.add(f"hosts/{names.chat}")
+    give_up = time.monotonic() + LOAD_SECONDS
+    with Client(address) as client, ProgressDisplay() as progress:
+        while time.monotonic() < give_up:
+            states = [host.state for host in client.admin.hosts() if host.name in wanted]
+            ready = states.count("READY")
+            progress.update(texts.LOADING, ready, len(wanted), texts.HOSTS)
+            if ready == len(wanted) or "FAILED" in states or "BACKING_OFF" in states:
+                break
+            time.sleep(POLL_SECONDS)
+        progress.finish(texts.LOADING)
 
 
 def _what(missing: Missing) -> str:

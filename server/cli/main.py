@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -59,6 +60,8 @@ def viseme(
 
 def main() -> None:
     """Runs the command line and ends the process."""
+    # gRPC writes lines of its own about ports that are taken and servers that are gone; we say it better.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import resource
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import av
@@ -18,6 +17,7 @@ import pytest
 from server.errors import DiskFull, InternalError
 from server.media.mp4 import FinishedVideo, FragmentJoiner, MediaInfo, VideoMetadata, probe
 from server.version import __version__
+from tests.doubles.disk import room_for
 from tests.doubles.recordings import fragmented_video, recording, silent_film
 
 FRAME = 1 / 25
@@ -157,17 +157,6 @@ async def test_nothing_is_left_when_it_is_cancelled_while_finishing(tmp_path: Pa
     with pytest.raises(asyncio.CancelledError):
         await task
     assert is_empty(tmp_path)
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Lets this process write no file larger than `size`, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_a_disk_that_fills_while_pieces_come(tmp_path: Path) -> None:
