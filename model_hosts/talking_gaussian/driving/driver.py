@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from model_hosts.talking_gaussian.bundle import Bundle
 from model_hosts.talking_gaussian.driving.animator import FaceAnimator, FaceTrack, Listener, Utterance
-from model_hosts.talking_gaussian.driving.articulation import Phone, mouth_units
+from model_hosts.talking_gaussian.driving.articulation import RESTING, Phone, mouth_units
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.state import TORSO_TRACK_SIZE, FrameState
 
@@ -54,8 +54,7 @@ class Driver:
         self._track_mean = np.asarray(drivers.get("track_mean", np.zeros(TORSO_TRACK_SIZE)), np.float64)
         rise = _BREATH_DEVIATIONS * float(bundle.tensor("track.std")[1])
         self._breath_rise = min(rise, _LARGEST_BREATH)
-        resting = self._lip_code(_resting_units())[0]
-        self._closing = bundle.tensor("lip.closed").astype(np.float64) - resting
+        self._closing = self._bias_of_closed_lips(bundle.tensor("lip.closed").astype(np.float64))
 
     def push(
         self,
@@ -97,6 +96,15 @@ class Driver:
     def _lip_code(self, units: Doubles) -> Doubles:
         return np.asarray((units - self._unit_mean) @ self._to_lip)
 
+    def _bias_of_closed_lips(self, closed: Doubles) -> Doubles:
+        """What the map of units lacks to reach the avatar's own closed lips, but for how much it smiles."""
+        rest, smiling = self._lip_code(
+            mouth_units(np.tile(RESTING, (2, 1)), np.zeros(2), np.array([0.2, 0.6]))
+        )
+        smile = smiling - rest
+        bias = closed - rest
+        return np.asarray(bias - smile * (bias @ smile) / max(float(smile @ smile), 1e-9))
+
     def _pose(self, degrees: Doubles) -> Doubles:
         """Yaw, pitch, roll to the pose vector: scaled to the avatar's own range, turning about the neck."""
         turn = rotation_vectors(degrees) * self._pose_scale
@@ -124,10 +132,3 @@ def rotation_vectors(degrees: npt.ArrayLike) -> Doubles:
     angle = 2.0 * np.arctan2(length, w[:, None])
     turns = axis * np.where(length > 1e-12, angle / np.maximum(length, 1e-12), 2.0)
     return np.asarray(turns * (1.0, -1.0, -1.0))
-
-
-def _resting_units() -> Doubles:
-    """Face units `[1, 52]` of a silent face."""
-    silent = np.zeros((1, len(CHANNELS)))
-    silent[0, CHANNELS.index("rest")] = 1.0
-    return mouth_units(silent, np.zeros(1), np.full(1, 0.2))
