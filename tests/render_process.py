@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,13 +34,21 @@ class RenderProcess:
 
 
 @contextmanager
-def render_process(directory: Path, home: Path, threads: int = 2) -> Iterator[RenderProcess]:
+def render_process(
+    directory: Path,
+    home: Path,
+    threads: int = 2,
+    python: Path = Path(sys.executable),
+    assets: Mapping[str, Path] | None = None,
+) -> Iterator[RenderProcess]:
     """Runs the host as the server does: through links in a fresh directory.
 
     Args:
         directory: For its links, work directory and socket.
         home: VISEME_HOME; compiled kernels are kept there.
         threads: Its `--threads`.
+        python: Interpreter of its environment.
+        assets: Directories of its assets by name.
     """
     (directory / "python").mkdir(parents=True)
     (directory / "work").mkdir()
@@ -48,9 +57,10 @@ def render_process(directory: Path, home: Path, threads: int = 2) -> Iterator[Re
     reading, writing = os.pipe()
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "model_hosts.talking_gaussian"),
+            *(str(python), "-m", "model_hosts.talking_gaussian"),
             *("--socket", str(directory / "s"), "--hello-fd", str(writing)),
             *("--threads", str(threads), "--grace", "1"),
+            *(part for name, path in (assets or {}).items() for part in ("--asset", f"{name}={path}")),
         ],
         cwd=directory / "work",
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(directory / "python"), "VISEME_HOME": str(home)},
@@ -88,8 +98,9 @@ def speech(
     pcm = rng.integers(-6000, 6000, round(seconds * RATE)).astype("<i2").tobytes()
     piece = host_pb2.RenderRequest.Speech(pcm=pcm, end_of_sentence=end)
     if phonemes:
-        for k in range(int(seconds * 10)):
-            piece.phonemes.add(symbol="mɑps"[k % 4], start_seconds=k / 10, end_seconds=(k + 1) / 10)
+        for k in range(math.ceil(seconds * 10)):
+            end_seconds = min((k + 1) / 10, seconds)
+            piece.phonemes.add(symbol="mɑps"[k % 4], start_seconds=k / 10, end_seconds=end_seconds)
     return host_pb2.RenderRequest(speech=piece)
 
 
