@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import json
 import os
 import socket
@@ -107,6 +108,7 @@ class AudioDecoder:
         self._spares: deque[_Child] = deque()
         self._lock = threading.Lock()
         self._closed = False
+        self._refilling: asyncio.Future[None] | None = None
 
     def warm(self) -> None:
         """Makes sure that a child is ready or getting ready. Blocks for a few milliseconds."""
@@ -159,6 +161,11 @@ class AudioDecoder:
             while self._spares:
                 self._spares.pop().end()
 
+    def _refill(self) -> None:
+        # Should no process start, the next recording tries again and says so.
+        with contextlib.suppress(OSError):
+            self.warm()
+
     async def _run(self, descriptor: int, terms: _Terms) -> DecodedAudio:
         """Has a child decode the file behind the descriptor."""
         with self._lock:
@@ -179,7 +186,6 @@ class AudioDecoder:
         Raises:
             _GoneError: If it died before it began.
         """
-        refill = asyncio.ensure_future(asyncio.to_thread(self.warm))
         try:
             child.send(descriptor, terms)
             async with asyncio.timeout(terms.limits.wall_seconds):
@@ -188,7 +194,9 @@ class AudioDecoder:
             raise AudioUnreadable("Decoding the recording took too long.", fix=_RERECORD) from None
         finally:
             child.kill()
-            await asyncio.shield(asyncio.gather(asyncio.to_thread(child.wait), refill))
+            await asyncio.shield(asyncio.to_thread(child.wait))
+            # Only now, and nobody waits for it: the recording comes before the next one's child.
+            self._refilling = asyncio.get_running_loop().run_in_executor(None, self._refill)
         return _judge(pcm, report, terms.limits)
 
 
