@@ -75,7 +75,7 @@ def test_a_silent_mouth_has_the_closed_lip_code_but_for_its_smile(avatar: Bundle
     smile, *_ = np.linalg.lstsq(directions.T, off.T, rcond=None)
     rest = np.linalg.norm(off - (directions.T @ smile).T, axis=1)
     assert rest[2:5].max() < 0.2
-    assert rest.max() > 1.0
+    assert rest.max() > 0.6
 
 
 def test_the_head_turns_about_the_neck_and_stays_in_its_range(avatar: Bundle) -> None:
