@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+SAMPLE_RATE: Final = 24_000
+SAMPLES_PER_FRAME: Final = 600
 SILENCE: Final = "_"
 
 _STRESS: Final = {"ˈ": 2, "ˌ": 1}

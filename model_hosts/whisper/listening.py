@@ -1,48 +1,24 @@
-"""Where somebody speaks, and windows of audio that a recogniser can take.
+"""Where somebody speaks.
 
 The detector is Silero VAD (MIT), which comes inside faster-whisper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from faster_whisper.vad import VadOptions, get_speech_timestamps
 
-SAMPLE_RATE: Final = 16_000
-LONGEST_SECONDS: Final = 28.0
-"""Longest window; Whisper takes 30 s, and needs some silence after the last word."""
-_COMFORTABLE_SECONDS: Final = 15.0
-"""Neighbouring stretches are joined up to this: text comes sooner, and a call can be cancelled sooner."""
-_MARGIN_SECONDS: Final = 0.3
+from model_hosts.whisper.windows import LONGEST_SECONDS, Stretch
+
 _OPTIONS: Final = VadOptions(
     min_speech_duration_ms=150,  # Clicks and coughs are shorter.
     min_silence_duration_ms=400,
     max_speech_duration_s=LONGEST_SECONDS,
     speech_pad_ms=0,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A stretch of audio, in samples.
-
-    Attributes:
-        start: First sample.
-        end: Sample after the last one.
-    """
-
-    start: int
-    end: int
-
-    @property
-    def seconds(self) -> float:
-        """Its length."""
-        return (self.end - self.start) / SAMPLE_RATE
 
 
 def find_speech(audio: npt.NDArray[np.float32]) -> list[Stretch]:
@@ -59,30 +35,3 @@ def find_speech(audio: npt.NDArray[np.float32]) -> list[Stretch]:
     return [
         Stretch(int(found["start"]), int(found["end"])) for found in get_speech_timestamps(audio, _OPTIONS)
     ]
-
-
-def windows(speech: Sequence[Stretch], samples: int) -> list[Stretch]:
-    """Joins stretches of speech to windows that hold whole stretches with a little silence around.
-
-    Args:
-        speech: Stretches in order, none longer than `LONGEST_SECONDS`.
-        samples: Samples of the whole audio.
-
-    Returns:
-        Windows in order that do not overlap.
-    """
-    joined: list[Stretch] = []
-    for stretch in speech:
-        if joined and (stretch.end - joined[-1].start) / SAMPLE_RATE <= _COMFORTABLE_SECONDS:
-            joined[-1] = Stretch(joined[-1].start, stretch.end)
-        else:
-            joined.append(stretch)
-    margin = int(_MARGIN_SECONDS * SAMPLE_RATE)
-    padded: list[Stretch] = []
-    for index, window in enumerate(joined):
-        before = joined[index - 1].end if index else -2 * margin
-        after = joined[index + 1].start if index + 1 < len(joined) else samples + 2 * margin
-        start = max(window.start - margin, (before + window.start) // 2, 0)
-        end = min(window.end + margin, (window.end + after) // 2, samples)
-        padded.append(Stretch(start, end))
-    return padded

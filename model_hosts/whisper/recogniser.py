@@ -21,7 +21,8 @@ import numpy.typing as npt
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import _LANGUAGE_CODES, Tokenizer
 
-from model_hosts.whisper.listening import SAMPLE_RATE, Stretch, find_speech, windows
+from model_hosts.whisper.listening import find_speech
+from model_hosts.whisper.windows import SAMPLE_RATE, Stretch, windows
 
 LANGUAGES: Final = frozenset(_LANGUAGE_CODES)
 _FULL_SECONDS: Final = 30

@@ -17,8 +17,8 @@ from viseme.host.v1 import host_pb2, host_pb2_grpc
 
 from model_hosts.sdk import Arguments, Cancellation, Host, HostError
 from model_hosts.sdk.loading import Loading
-from model_hosts.whisper.listening import SAMPLE_RATE
 from model_hosts.whisper.recogniser import LANGUAGES, Recogniser
+from model_hosts.whisper.windows import SAMPLE_RATE
 
 _MODEL: Final = "whisper-base"
 _MAX_SECONDS: Final = 3600
