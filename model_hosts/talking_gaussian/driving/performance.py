@@ -157,9 +157,8 @@ class Performer:
         towards = 1.0 if cue.speaking else 0.0
         self._activity += (towards - self._activity) * (0.16 if towards else 0.05)
         self._quiet = 0 if cue.speaking else self._quiet + 1
-        rested = self._frame - self._blink_at > FPS
-        if self._quiet == _QUIET_AFTER and rested and random.random() < 0.55:
-            self._next_blink = min(self._next_blink, self._frame)
+        if self._quiet == _QUIET_AFTER and random.random() < 0.55:
+            self._blink_now()
         if cue.accent > 0.0:
             self._accent(cue.accent)
         if cue.ending:
@@ -275,7 +274,7 @@ class Performer:
                 stay = 0.15 + random.gamma(2.0, 0.40)
             size = math.hypot(self._look[0] - self._look_from[0], self._look[1] - self._look_from[1])
             if size > 4.0 and random.random() < 0.5:
-                self._next_blink = min(self._next_blink, self._frame)
+                self._blink_now()
             self._look_since = self._frame
             self._next_look = self._frame + max(2, round(stay * FPS))
         # A jump takes one frame in between.
@@ -285,12 +284,17 @@ class Performer:
             self._look_from[1] + part * (self._look[1] - self._look_from[1]),
         )
 
+    def _blink_now(self) -> None:
+        """Blinks unless the last blink was just now."""
+        if self._frame - self._blink_at > FPS:
+            self._next_blink = self._frame
+
     def _blinking(self) -> float:
         random = self._random
         if not self._blink and self._frame >= self._next_blink:
             self._blink = _BLINKS[int(random.integers(len(_BLINKS)))]
+            again = self._frame - self._blink_at > FPS and random.random() < 0.05
             self._blink_at = self._frame
-            again = random.random() < 0.05
             pause = 0.32 if again else 1.0 + random.gamma(3.2, 0.95)
             self._next_blink = self._frame + round(pause * FPS)
         if not self._blink:
