@@ -42,6 +42,8 @@ from server.hosts.pool import HostPool
 from server.llm.embedded import EmbeddedProvider
 from server.llm.failover import Failover
 from server.llm.openai_compatible import ConfiguredProvider
+from server.llm.provider import Manner
+from server.media.decode import AudioDecoder
 from server.media.spool import disk_full_as_error
 from server.progress import ProgressSink
 from server.store.avatars import BUILTIN, AvatarStore
@@ -94,6 +96,7 @@ class Application:
         # Of this process alone: a second server on the same home must not touch it.
         self._scratch = settings.home / "store" / "tmp" / f"server-{os.getpid()}"
         self._admission = Admission(limits.max_concurrent_requests)
+        self._decoder = AudioDecoder(self._scratch)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the type stubs
         self._server: grpc.aio.Server | None = None
         self._providers: list[ConfiguredProvider | EmbeddedProvider] = [
@@ -142,9 +145,21 @@ class Application:
         self._server = server
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await asyncio.to_thread(self._decoder.warm)
         address = f"{host}:{bound}"
         _log.info("serving", address=address, version=__version__, home=str(self.settings.home))
         return address
+
+    async def warm(self) -> None:
+        """Starts the hosts that a turn needs, side by side. Failures are logged; turns meet them again."""
+        names = self.settings.hosts
+        wanted = [names.transcribe, names.synthesize, names.render]
+        if self.settings.llm.embedded and not self.settings.llm.providers:
+            wanted.append(names.chat)
+        started = await asyncio.gather(*map(self.hosts.channel, wanted), return_exceptions=True)
+        for name, outcome in zip(wanted, started, strict=True):
+            if isinstance(outcome, Exception):
+                _log.warning("host_not_started", host=name, problem=str(outcome))
 
     async def stop(self, grace: float | None = None) -> None:
         """Stops: no new requests, running ones finish, what is still running after the grace is cancelled.
@@ -158,6 +173,7 @@ class Application:
             await self._server.stop(self.settings.stop_grace_seconds if grace is None else grace)
         for provider in self._providers:
             await provider.close()
+        await asyncio.to_thread(self._decoder.close)
         await self.hosts.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         _log.info("stopped")
@@ -172,8 +188,7 @@ class Application:
         settings, deadlines = self.settings, self.settings.deadlines
         answers = Failover(
             self._providers,
-            persona=settings.llm.persona,
-            max_tokens=settings.llm.max_tokens,
+            manner=Manner(settings.llm.persona, settings.llm.max_tokens),
             prepare_seconds=deadlines.start_host,
             first_token_seconds=deadlines.first_token,
             gap_seconds=deadlines.token_gap,
@@ -185,10 +200,13 @@ class Application:
             avatars=avatars,
             hosts=hosts,
             answers=answers,
+            decoder=self._decoder,
             admission=admission,
             scratch=scratch,
         )
-        rendering = RenderServicer(settings=settings, avatars=avatars, hosts=hosts, admission=admission)
+        rendering = RenderServicer(
+            settings=settings, avatars=avatars, hosts=hosts, decoder=self._decoder, admission=admission
+        )
         admin = AdminServicer(
             hosts=self.hosts, admission=admission, home=settings.home, llm_providers=lambda: answers.names
         )
@@ -213,6 +231,7 @@ async def serve(
     *,
     ready: Callable[[str], None] | None = None,
     progress: ProgressSink | None = None,
+    warm: bool = False,
 ) -> None:
     """Serves until SIGINT or SIGTERM; a second signal ends the grace.
 
@@ -220,6 +239,7 @@ async def serve(
         settings: The settings.
         ready: Is told the address once the server answers.
         progress: Hears of environments being built.
+        warm: Whether the model hosts are started at once, instead of when they are first needed.
 
     Raises:
         PortInUse: Another program listens on the port.
@@ -233,13 +253,18 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+    warming: asyncio.Future[None] | None = None
     try:
         address = await application.start()
         if ready is not None:
             ready(address)
+        if warm:
+            warming = asyncio.ensure_future(application.warm())
         await stopping.wait()
         _log.info("stopping", grace_seconds=settings.stop_grace_seconds)
     finally:
+        if warming is not None:
+            warming.cancel()
         graceful = asyncio.ensure_future(application.stop())
         hurry = asyncio.ensure_future(hurried.wait())
         await asyncio.wait({graceful, hurry}, return_when=asyncio.FIRST_COMPLETED)

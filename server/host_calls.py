@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
 import grpc.aio
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
-from viseme.host.v1 import host_pb2
+from viseme.host.v1 import host_pb2, host_pb2_grpc
 
 from server.errors import DOMAIN, HostLost, InternalError, StageTimeout, VisemeError, error_for_reason
+
+if TYPE_CHECKING:
+    # These exist for the type checker only: at run time the same stub serves both kinds of channel.
+    from viseme.host.v1.host_pb2_grpc import (
+        RenderServiceAsyncStub,
+        SynthesizeServiceAsyncStub,
+        TranscribeServiceAsyncStub,
+    )
+
+
+_WRITE_FAILED: Final = "Internal error from Core"
+_SETTLE_STEPS: Final = 20
+_SETTLE_STEP_SECONDS: Final = 0.005
+
+
+class EndedCall(Protocol):
+    """What is asked of a call that has ended; every call of grpc.aio has it."""
+
+    async def code(self) -> grpc.StatusCode:
+        """Its status."""
+
+    async def details(self) -> str:
+        """What the host said."""
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        """Metadata before the responses."""
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        """Metadata after them."""
 
 
 class ModelHosts(Protocol):
@@ -25,12 +55,28 @@ class ModelHosts(Protocol):
         """What a host is and has; starts it when it does not run."""
 
 
+def transcriber(channel: grpc.aio.Channel) -> TranscribeServiceAsyncStub:
+    """The calls of a transcribe host."""
+    return cast("TranscribeServiceAsyncStub", host_pb2_grpc.TranscribeServiceStub(channel))
+
+
+def synthesizer(channel: grpc.aio.Channel) -> SynthesizeServiceAsyncStub:
+    """The calls of a synthesize host."""
+    return cast("SynthesizeServiceAsyncStub", host_pb2_grpc.SynthesizeServiceStub(channel))
+
+
+def renderer(channel: grpc.aio.Channel) -> RenderServiceAsyncStub:
+    """The calls of a render host."""
+    return cast("RenderServiceAsyncStub", host_pb2_grpc.RenderServiceStub(channel))
+
+
 @asynccontextmanager
-async def calling(host: str) -> AsyncIterator[None]:
+async def calling(host: str, call: EndedCall | None = None) -> AsyncIterator[None]:
     """Turns the errors of calls to a host into ours.
 
     Args:
         host: Name of the host, for the error's metadata.
+        call: The call, when requests are written to it.
 
     Raises:
         HostLost: The host died, or the connection to it.
@@ -39,9 +85,33 @@ async def calling(host: str) -> AsyncIterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error, host) from error
+        raise from_rpc_error(error if call is None else await _settled(call, error), host) from error
     except grpc.aio.UsageError as error:
         raise HostLost(host=host) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody has cancelled us: the channel was closed under the call, because its host is gone.
+        raise HostLost(host=host) from None
+
+
+async def _settled(call: EndedCall, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+    """The real status of a call that ended while a request was being written to it.
+
+    grpc.aio then says INTERNAL at first, and has the status that the host sent a moment later.
+    """
+    for _ in range(_SETTLE_STEPS):
+        if error.code() is not grpc.StatusCode.INTERNAL or error.details() != _WRITE_FAILED:
+            break
+        await asyncio.sleep(_SETTLE_STEP_SECONDS)
+        error = grpc.aio.AioRpcError(
+            await call.code(),
+            await call.initial_metadata(),
+            await call.trailing_metadata(),
+            await call.details(),
+        )
+    return error
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, host: str) -> VisemeError:

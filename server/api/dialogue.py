@@ -29,6 +29,7 @@ from server.dialogue.events import (
 from server.dialogue.hosts import HostAccess
 from server.dialogue.turn import Turn, TurnRequest
 from server.errors import FieldInvalid
+from server.media.decode import AudioDecoder
 from server.store.avatars import AvatarStore
 
 Request = dialogue_pb2.ReplyRequest
@@ -43,6 +44,7 @@ class DialogueServicer(dialogue_pb2_grpc.DialogueServiceServicer):
         avatars: Who can answer.
         hosts: The model hosts.
         answers: Who writes the answers.
+        decoder: Reads recordings.
         admission: How many turns may run.
         scratch: Directory for the files of running turns.
     """
@@ -54,6 +56,7 @@ class DialogueServicer(dialogue_pb2_grpc.DialogueServiceServicer):
         avatars: AvatarStore,
         hosts: HostAccess,
         answers: Answers,
+        decoder: AudioDecoder,
         admission: Admission,
         scratch: Path,
     ) -> None:
@@ -61,6 +64,7 @@ class DialogueServicer(dialogue_pb2_grpc.DialogueServiceServicer):
         self._avatars = avatars
         self._hosts = hosts
         self._answers = answers
+        self._decoder = decoder
         self._admission = admission
         self._scratch = scratch
 
@@ -79,6 +83,7 @@ class DialogueServicer(dialogue_pb2_grpc.DialogueServiceServicer):
                     settings=self._settings,
                     hosts=self._hosts,
                     answers=self._answers,
+                    decoder=self._decoder,
                     scratch=self._scratch,
                     emit=emit,
                 ).run()

@@ -16,6 +16,7 @@ from server.config import Settings
 from server.dialogue.audio_render import AudioRender, AudioRenderRequest
 from server.dialogue.events import Emit, FragmentDrawn, RenderDone
 from server.dialogue.hosts import HostAccess
+from server.media.decode import AudioDecoder
 from server.store.avatars import AvatarStore
 
 Request = render_pb2.StreamRenderRequest
@@ -29,15 +30,23 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         settings: Limits and deadlines.
         avatars: Who can be drawn.
         hosts: The model hosts.
+        decoder: Reads recordings.
         admission: How many renders may run.
     """
 
     def __init__(
-        self, *, settings: Settings, avatars: AvatarStore, hosts: HostAccess, admission: Admission
+        self,
+        *,
+        settings: Settings,
+        avatars: AvatarStore,
+        hosts: HostAccess,
+        decoder: AudioDecoder,
+        admission: Admission,
     ) -> None:
         self._settings = settings
         self._avatars = avatars
         self._hosts = hosts
+        self._decoder = decoder
         self._admission = admission
 
     async def StreamRender(  # noqa: N802 (named by the proto)
@@ -52,7 +61,13 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
             request = AudioRenderRequest(avatar, upload.audio(), sample_rate, config.seed)
 
             async def run(emit: Emit) -> None:
-                await AudioRender(request, settings=self._settings, hosts=self._hosts, emit=emit).run()
+                await AudioRender(
+                    request,
+                    settings=self._settings,
+                    hosts=self._hosts,
+                    decoder=self._decoder,
+                    emit=emit,
+                ).run()
 
             async with aclosing(events_of(run)) as events:
                 async for event in events:

@@ -96,22 +96,17 @@ async def events_of(run: Callable[[Emit], Awaitable[None]]) -> AsyncGenerator[Ev
     Raises:
         Exception: What `run` raised, after its last event.
     """
-    events: asyncio.Queue[Event | None] = asyncio.Queue(_WAITING_EVENTS)
-
-    async def run_to_the_end() -> None:
-        try:
-            await run(events.put)
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            await events.put(None)
-            raise
-        await events.put(None)
-
-    running = asyncio.ensure_future(run_to_the_end())
+    events: asyncio.Queue[Event] = asyncio.Queue(_WAITING_EVENTS)
+    running = asyncio.ensure_future(run(events.put))
     try:
-        while (event := await events.get()) is not None:
-            yield event
+        while not (running.done() and events.empty()):
+            next_event = asyncio.ensure_future(events.get())
+            try:
+                await asyncio.wait({next_event, running}, return_when=asyncio.FIRST_COMPLETED)
+                if next_event.done():
+                    yield next_event.result()
+            finally:
+                next_event.cancel()
         await running
     finally:
         running.cancel()

@@ -42,7 +42,7 @@ async def sentences(
     most_units = max_seconds / _SECONDS_PER_UNIT
     segmenter = Segmenter(long_clause=min(_LONG_CLAUSE, most_units / 2), longest=most_units)
     spoken = 0.0
-    given = 0
+    given = whole = 0
     async with aclosing(_segments(answers, question, answer, segmenter)) as segments:
         async for segment in segments:
             text = speakable(segment.text)
@@ -52,7 +52,10 @@ async def sentences(
             if given and spoken > max_seconds:
                 return
             given += 1
+            whole += segment.complete
             yield Segment(text, segment.complete)
+            if answer.max_sentences and (whole >= answer.max_sentences or segment.text.endswith("\n")):
+                return
     if not given:
         raise LlmUnavailable(f"{answer.provider} broke off before its first sentence was complete.")
 

@@ -14,7 +14,7 @@ from server.dialogue.drawing import Drawing, draw
 from server.dialogue.events import Emit, FragmentDrawn, RenderDone, Stopwatch
 from server.dialogue.hosts import HostAccess
 from server.errors import AudioEmpty, AudioTooLong, FieldInvalid
-from server.media.decode import DecodeLimits, decode_audio
+from server.media.decode import AudioDecoder, DecodeLimits
 from server.store.avatars import StoredAvatar
 
 _PIECE_SECONDS: Final = 0.5
@@ -47,15 +47,23 @@ class AudioRender:
         request: What is to be drawn.
         settings: Deadlines, limits, names of the hosts.
         hosts: The model hosts.
+        decoder: Reads files.
         emit: Takes the events; while it waits, drawing is held back.
     """
 
     def __init__(
-        self, request: AudioRenderRequest, *, settings: Settings, hosts: HostAccess, emit: Emit
+        self,
+        request: AudioRenderRequest,
+        *,
+        settings: Settings,
+        hosts: HostAccess,
+        decoder: AudioDecoder,
+        emit: Emit,
     ) -> None:
         self._request = request
         self._settings = settings
         self._hosts = hosts
+        self._decoder = decoder
         self._emit = emit
         self._watch = Stopwatch(emit)
 
@@ -94,7 +102,7 @@ class AudioRender:
     async def _decoded(self) -> tuple[int, AsyncIterator[Speech]]:
         """Sample rate and speech of a file."""
         limits = self._settings.limits
-        audio = await decode_audio(
+        audio = await self._decoder.decode(
             self._until_arrived(),
             DecodeLimits(
                 max_upload_bytes=limits.max_upload_bytes,

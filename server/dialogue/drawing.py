@@ -97,7 +97,12 @@ async def draw(
             watch.set(has_speech=True)
 
     async def collect(watch: _Watch) -> None:
-        async for response in call:
+        responses = aiter(call)
+        while True:
+            async with calling(host, call):
+                response = await anext(responses, None)
+            if response is None:
+                break
             watch.set(held_back=True)
             if response.WhichOneof("payload") == "summary":
                 summaries.append(response.summary)
@@ -109,7 +114,7 @@ async def draw(
             raise InternalError(f"The {host} host ended before everything was drawn.", host=host)
 
     try:
-        async with calling(host), asyncio.timeout(seconds) as deadline:
+        async with asyncio.timeout(seconds) as deadline:
             watch = _Watch(deadline, seconds)
             await together(feed(watch), collect(watch))
     except TimeoutError:

@@ -71,7 +71,7 @@ async def transcribe(
     call = transcriber(channel).Transcribe()  # type: ignore[call-arg]  # as in drawing.draw
     final = host_pb2.TranscribeResponse()
     try:
-        async with calling(host), asyncio.timeout(seconds):
+        async with calling(host, call), asyncio.timeout(seconds):
             try:
                 config = host_pb2.TranscribeRequest.Config(language=language)
                 await call.write(host_pb2.TranscribeRequest(config=config))
@@ -79,7 +79,7 @@ async def transcribe(
                     piece = pcm[start : start + _PIECE_SAMPLES].astype("<i2").tobytes()
                     await call.write(host_pb2.TranscribeRequest(pcm=piece))
                 await call.done_writing()
-            except asyncio.InvalidStateError:
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 pass  # The call has ended; how, reading tells.
             async for response in call:
                 if response.final:

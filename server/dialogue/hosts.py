@@ -45,12 +45,13 @@ class HostAccess:
         """
         return await self._in_time(name, self._hosts.describe(name))
 
-    def start_early(self, *names: str) -> asyncio.Future[list[grpc.aio.Channel | BaseException]]:
-        """Starts hosts side by side, in the background.
+    def start_early(self, *names: str) -> asyncio.Task[None]:
+        """Starts hosts side by side, in the background. Errors are dropped: who needs the host meets them."""
 
-        Errors are kept in the result: whoever needs the host meets them again.
-        """
-        return asyncio.gather(*(self.channel(name) for name in names), return_exceptions=True)
+        async def start() -> None:
+            await asyncio.gather(*(self.channel(name) for name in names), return_exceptions=True)
+
+        return asyncio.create_task(start())
 
     async def _in_time(self, name: str, started: Awaitable[T]) -> T:
         try:

@@ -46,7 +46,7 @@ from server.dialogue.speaking import choose_voice, synthesize
 from server.dialogue.spoken import is_question, language_of
 from server.errors import InternalError, StageTimeout
 from server.llm.failover import Answer, Question
-from server.media.decode import DecodeLimits, decode_audio
+from server.media.decode import AudioDecoder, DecodeLimits
 from server.media.mp4 import FragmentJoiner, VideoMetadata
 from server.store.avatars import StoredAvatar
 
@@ -99,6 +99,7 @@ class Turn:
         settings: Deadlines, limits, names of the hosts.
         hosts: The model hosts.
         answers: Who writes the answer.
+        decoder: Reads voice notes.
         scratch: Directory for the files of the turn.
         emit: Takes the events; while it waits, the turn is held back.
     """
@@ -110,6 +111,7 @@ class Turn:
         settings: Settings,
         hosts: HostAccess,
         answers: Answers,
+        decoder: AudioDecoder,
         scratch: Path,
         emit: Emit,
     ) -> None:
@@ -117,6 +119,7 @@ class Turn:
         self._settings = settings
         self._hosts = hosts
         self._answers = answers
+        self._decoder = decoder
         self._scratch = scratch
         self._emit = emit
         self._watch = Stopwatch(emit)
@@ -184,7 +187,7 @@ class Turn:
             max_audio_seconds=limits.max_audio_seconds,
             wall_seconds=self._settings.deadlines.decode,
         )
-        return (await decode_audio(said, bounds)).pcm
+        return (await self._decoder.decode(said, bounds)).pcm
 
     async def _until_arrived(self, said: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         """The note as it arrives; when it has, the clock starts and decoding begins."""

@@ -9,10 +9,23 @@ from typing import Final
 from server.errors import VisemeError
 from server.host_calls import ModelHosts
 from server.llm.openai_compatible import OpenAICompatible
-from server.llm.provider import Message, ProviderFailed
+from server.llm.provider import Manner, Message, ProviderFailed
 
-_GREEDY: Final = {"repeat_penalty": 1.0}
-"""A small model repeats itself less, and errs less, when it is not punished for repeating (measured)."""
+_SAMPLING: Final = {"repeat_penalty": 1.1}
+"""Without a penalty the small model loops and apologises over and over (measured over 20 questions)."""
+
+SMALL_MODEL: Final = Manner(
+    persona="You are a friendly assistant. Answer with one short sentence.",
+    max_tokens=64,
+    examples=(
+        ("Hello, how are you?", "I'm very well, thank you! How can I help you today?"),
+        ("What is the largest planet?", "Jupiter is the largest planet in our solar system."),
+        ("I am bored.", "I'm sorry to hear that. How about a walk, some music, or a good book?"),
+    ),
+    max_sentences=2,
+)
+"""The best of eight manners measured with SmolLM2-135M. Longer personas and more examples are parroted, none
+at all gives essays, and facts in examples leak into answers."""
 
 
 class EmbeddedProvider:
@@ -23,7 +36,7 @@ class EmbeddedProvider:
         host: Name of the chat host.
     """
 
-    examples = True
+    manner: Final[Manner | None] = SMALL_MODEL
 
     def __init__(self, hosts: ModelHosts, host: str) -> None:
         self._hosts = hosts
@@ -60,7 +73,7 @@ class EmbeddedProvider:
                 base_url=address[0],
                 api_key=address[1],
                 temperature=0,
-                extra=_GREEDY,
+                extra=_SAMPLING,
             )
             if previous is not None:
                 await previous.close()

@@ -16,7 +16,7 @@ import structlog
 
 from server.errors import LlmUnavailable
 from server.llm.prompt import messages_for
-from server.llm.provider import Provider, ProviderFailed
+from server.llm.provider import Manner, Provider, ProviderFailed
 
 _T = TypeVar("_T")
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("llm")
@@ -42,10 +42,12 @@ class Answer:
     Attributes:
         provider: `PROVIDER/MODEL` that wrote it; empty before its first token.
         truncated: Whether it broke off before the model was done.
+        max_sentences: Sentences of it that are used; 0 for all.
     """
 
     provider: str = ""
     truncated: bool = False
+    max_sentences: int = 0
 
 
 class Failover:
@@ -53,8 +55,7 @@ class Failover:
 
     Args:
         providers: Asked one after another.
-        persona: System message.
-        max_tokens: Longest answer.
+        manner: How they answer, but for those with a manner of their own.
         prepare_seconds: Longest time to make a provider ready.
         first_token_seconds: From the request to the first token with text in it.
         gap_seconds: Between two tokens.
@@ -64,15 +65,13 @@ class Failover:
         self,
         providers: Sequence[Provider],
         *,
-        persona: str,
-        max_tokens: int,
+        manner: Manner,
         prepare_seconds: float,
         first_token_seconds: float,
         gap_seconds: float,
     ) -> None:
         self._providers = tuple(providers)
-        self._persona = persona
-        self._max_tokens = max_tokens
+        self._manner = manner
         self._prepare_seconds = prepare_seconds
         self._first_token_seconds = first_token_seconds
         self._gap_seconds = gap_seconds
@@ -97,7 +96,9 @@ class Failover:
             try:
                 async with aclosing(self._first_then_rest(provider, question)) as pieces:
                     async for piece in pieces:
-                        answer.provider = provider.name
+                        if not answer.provider:
+                            answer.provider = provider.name
+                            answer.max_sentences = self._manner_of(provider).max_sentences
                         yield piece
                     return
             except ProviderFailed as failure:
@@ -108,6 +109,9 @@ class Failover:
                 problems.append((provider.name, failure))
         raise _unavailable(problems)
 
+    def _manner_of(self, provider: Provider) -> Manner:
+        return provider.manner or self._manner
+
     async def _first_then_rest(self, provider: Provider, question: Question) -> AsyncGenerator[str]:
         """One provider's answer, with deadlines that comments in the stream do not push back.
 
@@ -115,8 +119,9 @@ class Failover:
             ProviderFailed: It failed, or was too slow.
         """
         await _within(self._prepare_seconds, provider.prepare(), "did not become ready in time")
-        messages = messages_for(provider, self._persona, question.text, question.language)
-        async with aclosing(provider.stream(messages, max_tokens=self._max_tokens)) as pieces:
+        manner = self._manner_of(provider)
+        messages = messages_for(manner, provider.languages, question.text, question.language)
+        async with aclosing(provider.stream(messages, max_tokens=manner.max_tokens)) as pieces:
             seconds, problem = self._first_token_seconds, "gave no first token in time"
             empty = True
             while True:

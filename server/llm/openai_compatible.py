@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import openai
 
-from server.llm.provider import Message, ProviderFailed
+from server.llm.provider import Manner, Message, ProviderFailed
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
@@ -31,7 +31,7 @@ class OpenAICompatible:
         api_key: The key; empty when the service needs none.
         temperature: 0 for the likeliest answer.
         languages: Languages it answers well in; empty for all.
-        examples: Whether it needs examples.
+        manner: The manner it needs, when that of the settings does not suit it.
         extra: Further fields of the request's body.
     """
 
@@ -44,7 +44,7 @@ class OpenAICompatible:
         api_key: str = "",
         temperature: float = 0.6,
         languages: frozenset[str] = frozenset(),
-        examples: bool = False,
+        manner: Manner | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> None:
         self._name = name
@@ -52,7 +52,7 @@ class OpenAICompatible:
         self._temperature = temperature
         self._extra = dict(extra or {})
         self.languages = languages
-        self.examples = examples
+        self.manner = manner
         # Retrying is the failover's business: a retry here would eat its deadline.
         self._client = openai.AsyncOpenAI(
             api_key=api_key or _NO_KEY_NEEDED,

@@ -15,6 +15,24 @@ class Message:
     content: str
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a model is made to answer as people speak.
+
+    Attributes:
+        persona: System message.
+        examples: Questions and answers that show the manner.
+        max_tokens: Longest answer.
+        max_sentences: Sentences of its answer that are used; 0 for all. An answer of few sentences also ends
+            with its first line.
+    """
+
+    persona: str
+    max_tokens: int
+    examples: tuple[tuple[str, str], ...] = ()
+    max_sentences: int = 0
+
+
 class ProviderFailed(Exception):  # noqa: N818 (named after what happened)
     """A provider gave no answer, or broke one off.
 
@@ -43,8 +61,8 @@ class Provider(Protocol):
         """Languages it answers well in (`en`, `zh`); empty when it knows them all."""
 
     @property
-    def examples(self) -> bool:
-        """Whether it needs examples to answer in the right manner, as small models do."""
+    def manner(self) -> Manner | None:
+        """The manner it needs, when that of the settings does not suit it."""
 
     async def prepare(self) -> None:
         """Makes it ready to be asked; takes no time when it is.

@@ -16,6 +16,7 @@ class LlmPlan:
 
     Attributes:
         pieces: What it writes, piece by piece.
+        echo: Whether it writes the question back, as a sentence, instead.
         status: HTTP status; anything but 200 is an error.
         hang: Before which piece it stops and never goes on.
         keep_alive: Whether it sends comments while it hangs.
@@ -30,6 +31,7 @@ class LlmPlan:
     """
 
     pieces: list[str] = field(default_factory=lambda: [f"{word} " for word in REPLY.split()])
+    echo: bool = False
     status: int = 200
     hang: int | None = None
     keep_alive: bool = False
@@ -106,7 +108,11 @@ class LlmDouble:
             plan.gone.set()
 
     async def _write(self, writer: asyncio.StreamWriter, plan: LlmPlan) -> None:
-        for index, piece in enumerate(plan.pieces):
+        pieces = plan.pieces
+        if plan.echo:
+            question = plan.requests[-1]["messages"][-1]["content"]
+            pieces = [f"{word} " for word in f"You said {question}. That is all I know.".split()]
+        for index, piece in enumerate(pieces):
             if index in plan.gates:
                 await plan.gates[index].wait()
             if index == plan.hang:

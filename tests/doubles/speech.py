@@ -17,12 +17,10 @@ _WORD_SECONDS = 0.12
 
 
 def speak(text: str) -> tuple[npt.NDArray[np.int16], list[host_pb2.Phoneme]]:
-    """A tone and a phoneme for each word, the pitch from its length: samples int16 [n] at 24 kHz."""
+    """A tone that begins and ends loudly, and a phoneme for each word: samples int16 [n] at 24 kHz."""
     words = text.split() or [text]
-    step = round(_WORD_SECONDS * RATE)
-    time = np.arange(step) / RATE
-    tones = [np.sin(2 * np.pi * (180 + 20 * len(word)) * time + 1.0) for word in words]
-    samples = (8000 * np.concatenate(tones)).astype(np.int16)
+    time = np.arange(round(_WORD_SECONDS * RATE) * len(words)) / RATE
+    samples = (8000 * np.sin(2 * np.pi * (180 + len(text)) * time + 1.0)).astype(np.int16)
     phonemes = [
         host_pb2.Phoneme(
             symbol="a", start_seconds=index * _WORD_SECONDS, end_seconds=(index + 1) * _WORD_SECONDS, stress=2

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from server.app import Application
 from server.config import Settings, load_settings
@@ -39,6 +43,12 @@ class World:
     address: str
     home: Path
 
+    def environment(self) -> dict[str, str]:
+        """Environment variables for a client program."""
+        root = Path(__file__).resolve().parents[2]
+        search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**os.environ, "PATH": search, "PYTHONPATH": f"{root}:{root / 'protos'}"}
+
     def temporary_files(self) -> list[Path]:
         return [path for path in (self.home / "store" / "tmp").rglob("*") if path.is_file()]
 
@@ -55,13 +65,9 @@ async def start_world(tmp_path: Path, builtin_avatars: Path) -> AsyncIterator[St
         async def start(**settings: Any) -> World:
             home = tmp_path / "home"
             hosts = DoubleHosts(tmp_path)
-            settings.setdefault(
-                "llm",
-                {
-                    "embedded": False,
-                    "providers": [{"name": "double", "model": "m", "base_url": llm.base_url}],
-                },
-            )
+            model = {"name": "double", "model": "m", "base_url": llm.base_url}
+            limits = settings.pop("llm_limits", {})
+            settings.setdefault("llm", {"embedded": False, "providers": [model], **limits})
             values: Settings = load_settings(home=home, listen="127.0.0.1:0", **settings)
             application = Application(values, hosts=hosts, builtin_avatars=builtin_avatars)
             address = await application.start()
@@ -77,3 +83,33 @@ async def start_world(tmp_path: Path, builtin_avatars: Path) -> AsyncIterator[St
 async def world(start_world: StartWorld) -> World:
     """A server with the default settings."""
     return await start_world()
+
+
+@pytest.fixture
+def world_in_thread(tmp_path: Path, builtin_avatars: Path) -> Iterator[World]:
+    """A server in a loop of its own, for tests that block."""
+    started: Future[World] = Future()
+    stop = threading.Event()
+
+    async def run() -> None:
+        async with LlmDouble() as llm:
+            model = {"name": "double", "model": "m", "base_url": llm.base_url}
+            settings = load_settings(
+                home=tmp_path / "home",
+                listen="127.0.0.1:0",
+                llm={"embedded": False, "providers": [model]},
+            )
+            hosts = DoubleHosts(tmp_path)
+            application = Application(settings, hosts=hosts, builtin_avatars=builtin_avatars)
+            address = await application.start()
+            started.set_result(World(application, hosts, llm, address, settings.home))
+            await asyncio.to_thread(stop.wait)
+            await application.stop(0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    try:
+        yield started.result(20)
+    finally:
+        stop.set()
+        thread.join()
