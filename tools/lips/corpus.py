@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model_hosts.kokoro.model import SAMPLE_RATE, KokoroModel
+from model_hosts.kokoro.model import KokoroModel
+from model_hosts.kokoro.phonemes import SAMPLE_RATE
 from model_hosts.kokoro.phonemise import Phonemiser
 from model_hosts.kokoro.synthesis import Synthesiser
 from model_hosts.kokoro.voices import VoiceFiles

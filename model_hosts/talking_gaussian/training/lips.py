@@ -94,7 +94,7 @@ class LipModel(nn.Module):
             found = functional.relu(layer(functional.dropout(hidden, self.dropout, self.training)))
             trim = (hidden.shape[2] - found.shape[2]) // 2
             hidden = found if index == 0 else found + hidden[:, :, trim : hidden.shape[2] - trim]
-        return self.outer(hidden.transpose(1, 2))  # type: ignore[no-any-return]
+        return self.outer(hidden.transpose(1, 2))
 
     def exported(self) -> dict[str, Tensor]:
         """Tensors of audio_to_units.safetensors: the normalisation is folded into the input layer."""
@@ -144,7 +144,7 @@ def train(examples: Sequence[Example], settings: Settings) -> LipModel:
         wanted = torch.stack([targets[one][at : at + settings.window] for one, at in pairs])
         loss = loss_of(model(inputs), wanted)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
         if step % 200 == 0 or step + 1 == settings.steps:
