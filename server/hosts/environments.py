@@ -69,8 +69,9 @@ class EnvironmentBuilder:
     """
 
     def __init__(self, home: Path, programs: Sequence[Installer] | None = None) -> None:
-        self._root = home / "environments"
-        self._logs = home / "logs" / "environments"
+        # Installers and hosts run in directories of their own, where a relative path would lead elsewhere.
+        self._root = home.absolute() / "environments"
+        self._logs = home.absolute() / "logs" / "environments"
         self._programs = installers() if programs is None else list(programs)
 
     def log_path(self, host: str) -> Path:

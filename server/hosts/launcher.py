@@ -118,7 +118,8 @@ class Launcher:
         packages: Mapping[str, Path] | None = None,
         hello_seconds: float = 60.0,
     ) -> None:
-        self._home = home
+        # Hosts run in directories of their own, where a relative path would lead elsewhere.
+        self._home = home.absolute()
         self._threads = threads
         self._packages = {**_shared_packages(), **(packages or {})}
         self._hello_seconds = hello_seconds
@@ -149,9 +150,9 @@ class Launcher:
         reading, writing = os.pipe()
         try:
             command = [
-                str(python), "-m", manifest.module, "--socket", str(socket), "--hello-fd", str(writing),
+                str(python.absolute()), "-m", manifest.module, "--socket", str(socket), "--hello-fd", str(writing),
                 "--threads", str(self._threads),
-                *(f"--asset={name}={path}" for name, path in assets.items()),
+                *(f"--asset={name}={path.absolute()}" for name, path in assets.items()),
             ]  # fmt: skip
             log_offset, log = _open_log(log_path, directory)
             try:

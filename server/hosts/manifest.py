@@ -98,11 +98,12 @@ def load_manifest(directory: Path) -> HostManifest:
     """Reads the host.toml of one host.
 
     Args:
-        directory: Folder of the host.
+        directory: Folder of the host; paths of the manifest are absolute even when it is not.
 
     Raises:
         ManifestError: The file cannot be read or is wrong.
     """
+    directory = directory.absolute()
     path = directory / "host.toml"
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ import pytest
 from server.errors import EnvironmentFailed
 from server.hosts.environments import EnvironmentBuilder
 from server.hosts.installers import Installer, Pip, installers
-from server.hosts.manifest import HostManifest, PythonRange
+from server.hosts.manifest import HostManifest, PythonRange, load_manifests
 
 ROOT = Path(__file__).parents[2]
 OWN = f"=={sys.version_info.major}.{sys.version_info.minor}"
@@ -123,6 +123,24 @@ async def test_an_environment_sees_nothing_of_the_servers(tmp_path: Path, wheels
     assert (
         output(environment.python, "from importlib.util import find_spec; print(find_spec('grpc'))") == "None"
     )
+
+
+async def test_relative_paths_work(
+    tmp_path: Path, wheels: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    host = Path("hosts/tiny")
+    host.mkdir(parents=True)
+    (host / "requirements.lock").write_text(local(wheels), encoding="utf-8")
+    (host / "host.toml").write_text(
+        f'name = "tiny"\nmodule = "tiny"\ncapabilities = ["chat"]\npython = "{OWN}"\n'
+        'lock = "requirements.lock"\nmemory_mib = 1\n',
+        encoding="utf-8",
+    )
+    manifest = load_manifests(Path("hosts"))["tiny"]
+    environment = await EnvironmentBuilder(Path("home")).ensure(manifest)
+    assert environment.python.is_relative_to(tmp_path)
+    assert output(environment.python, "import viseme_test_one as a; print(a.TEXT)") == "one"
 
 
 async def test_another_lock_is_another_environment(tmp_path: Path, wheels: list[Path]) -> None:
@@ -314,7 +332,7 @@ import asyncio, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/protos"]
 from pathlib import Path
 from server.hosts.environments import EnvironmentBuilder
-from server.hosts.manifest import HostManifest, PythonRange
+from server.hosts.manifest import HostManifest, PythonRange, load_manifests
 
 home, lock = Path(sys.argv[2]), Path(sys.argv[3])
 manifest = HostManifest("tiny", lock.parent, "tiny", ("chat",), PythonRange.parse(sys.argv[4]), lock, 10)

@@ -119,6 +119,15 @@ async def test_starts_once_for_all_who_ask(pool: EchoPool) -> None:
     assert status.start_time is not None
 
 
+async def test_a_relative_home_works(tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pool = EchoPool(Path("home"))
+    pool.assets["whisper-base"] = Path("whisper")
+    assert await pool.say("environment VISEME_HOME") == str(tmp_path / "home").encode()
+    assert pool.echo.state is HostState.READY
+    await pool.close()
+
+
 async def test_an_unknown_host_is_not_found(pool: EchoPool) -> None:
     for call in (pool.channel("nobody"), pool.describe("nobody"), pool.restart("nobody")):
         with pytest.raises(HostNotFound, match="no host 'nobody'") as caught:

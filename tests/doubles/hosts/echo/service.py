@@ -83,14 +83,18 @@ class Synthesize(host_pb2_grpc.SynthesizeServiceServicer):
             yield host_pb2.SynthesizeResponse(pcm=b"deaf")
             threading.Event().wait(600)
         elif verb == "until":
-            # Speaks until a file appears or the caller goes, and writes down which.
+            # Works until a file appears. When the caller goes first, which either the check or the end of the
+            # generator tells, another one appears.
             path = Path(argument)
-            yield host_pb2.SynthesizeResponse(pcm=b"started")
-            while not path.exists():
-                if cancellation.wait(0.01):
-                    path.with_suffix(".cancelled").touch()
+            try:
+                yield host_pb2.SynthesizeResponse(pcm=b"started")
+                while not path.exists():
+                    cancellation.wait(0.01)
                     cancellation.check()
-            yield host_pb2.SynthesizeResponse(pcm=b"finished")
+                yield host_pb2.SynthesizeResponse(pcm=b"finished")
+            except BaseException:
+                path.with_suffix(".cancelled").touch()
+                raise
         else:
             for word in request.text.split():
                 cancellation.check()
