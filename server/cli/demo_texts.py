@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-WELCOME: Final = (
-    "A question goes in, a video of an avatar who answers comes out. She is synthetic: nobody was filmed."
-)
+WELCOME: Final = "A question goes in, a video of an avatar who answers comes out."
+SYNTHETIC: Final = "The avatar that ships with viseme is synthetic: nobody was filmed."
 FIRST_RUN: Final = "Not here yet: {what}. This takes a few minutes, once; everything goes below {home}."
 ENVIRONMENTS: Final = "{count} environments to build"
 ENVIRONMENT: Final = "one environment to build"
@@ -27,7 +26,7 @@ EMBEDDED: Final = (
 CUT_SHORT: Final = "The language model broke off; the answer ends with its last full sentence."
 NEXT: Final = (
     "What next:",
-    "  Watch it            open {path}",
+    "  Watch it            open {path} in any player",
     '  Ask something else  viseme demo --question "Why is the sky blue?"',
     "  Use your voice      viseme demo --question note.ogg",
     "  Keep a server       viseme serve        then: viseme say note.ogg -o reply.mp4",

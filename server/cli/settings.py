@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from server.config import Settings
 
 DEFAULT_SERVER: Final = "127.0.0.1:50551"
+DEFAULT_AVATAR: Final = "avatars/demo"
 
 ConfigOption = Annotated[
     Path | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from server.cli.failures import CommandError, ExitCode, guarded
-from server.cli.settings import ConfigOption, JsonOption
+from server.cli.settings import DEFAULT_AVATAR, ConfigOption, JsonOption
 
 SHIPPED_QUESTION = Path(__file__).parents[2] / "demo" / "question.ogg"
 _RECORDINGS = frozenset(
@@ -41,7 +41,7 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Where the video goes.")
     ] = Path("reply.mp4"),
-    avatar: Annotated[str, typer.Option(metavar="NAME", help="Who answers.")] = "avatars/demo",
+    avatar: Annotated[str, typer.Option(metavar="NAME", help="Who answers.")] = DEFAULT_AVATAR,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -62,10 +62,13 @@ def demo(
     from server.cli.reply_view import follow, reply_facts, written_line
 
     recording, text = _question(question)
+    name = avatar_name(avatar)
     audio = read_chunks(str(recording)) if recording else None
     with ExitStack() as stack:
         target = stack.enter_context(OutputFile(output))
         say(texts.WELCOME)
+        if name == DEFAULT_AVATAR:
+            say(texts.SYNTHETIC)
         address = stack.enter_context(local_server(config))
         say(
             texts.QUESTION_FILE.format(name=recording.name)
@@ -75,7 +78,7 @@ def demo(
         from viseme import Client
 
         client = stack.enter_context(Client(address))
-        events = client.stream_reply(audio, text=text, avatar=avatar_name(avatar), fragments=False)
+        events = client.stream_reply(audio, text=text, avatar=name, fragments=False)
         reply, size, seconds = follow(events, target)
     if json:
         print_json(reply_facts(reply, output, size, seconds))

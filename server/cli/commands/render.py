@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from server.cli.failures import guarded
-from server.cli.settings import DEFAULT_SERVER, ConfigOption, JsonOption, ServerOption
+from server.cli.settings import DEFAULT_AVATAR, DEFAULT_SERVER, ConfigOption, JsonOption, ServerOption
 
 
 @guarded
@@ -19,7 +19,7 @@ def render(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Where the video goes.")
     ] = Path("render.mp4"),
-    avatar: Annotated[str, typer.Option(metavar="NAME", help="Who speaks.")] = "avatars/demo",
+    avatar: Annotated[str, typer.Option(metavar="NAME", help="Who speaks.")] = DEFAULT_AVATAR,
     seed: Annotated[int, typer.Option(min=0, help="Seed of blinks and head motion.")] = 0,
     server: ServerOption = DEFAULT_SERVER,
     local: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from server.cli.failures import CommandError, ExitCode, guarded
-from server.cli.settings import DEFAULT_SERVER, ConfigOption, JsonOption, ServerOption
+from server.cli.settings import DEFAULT_AVATAR, DEFAULT_SERVER, ConfigOption, JsonOption, ServerOption
 
 
 @guarded
@@ -21,7 +21,7 @@ def say(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Where the video goes.")
     ] = Path("reply.mp4"),
-    avatar: Annotated[str, typer.Option(metavar="NAME", help="Who answers.")] = "avatars/demo",
+    avatar: Annotated[str, typer.Option(metavar="NAME", help="Who answers.")] = DEFAULT_AVATAR,
     voice: Annotated[str, typer.Option(metavar="NAME", help="A voice other than the avatar's own.")] = "",
     language: Annotated[
         str, typer.Option(metavar="TAG", help="Language you speak, such as en or zh. [default: find out]")
