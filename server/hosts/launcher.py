@@ -149,11 +149,7 @@ class Launcher:
         log_path = self.log_path(manifest.name)
         reading, writing = os.pipe()
         try:
-            command = [
-                str(python.absolute()), "-m", manifest.module, "--socket", str(socket), "--hello-fd", str(writing),
-                "--threads", str(self._threads),
-                *(f"--asset={name}={path.absolute()}" for name, path in assets.items()),
-            ]  # fmt: skip
+            command = self._command(manifest, python, assets, socket, writing)
             log_offset, log = _open_log(log_path, directory)
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -216,6 +212,15 @@ class Launcher:
             "VISEME_HOME": str(self._home),
             "XDG_CACHE_HOME": str(self._home / "cache"),
         }
+
+    def _command(
+        self, manifest: HostManifest, python: Path, assets: Mapping[str, Path], socket: Path, hello: int
+    ) -> list[str]:
+        return [
+            str(python.absolute()), "-m", manifest.module,
+            "--socket", str(socket), "--hello-fd", str(hello), "--threads", str(self._threads),
+            *(f"--asset={name}={path.absolute()}" for name, path in assets.items()),
+        ]  # fmt: skip
 
     async def _await_hello(
         self,

@@ -128,8 +128,7 @@ async def test_an_environment_sees_nothing_of_the_servers(tmp_path: Path, wheels
 async def test_relative_paths_work(
     tmp_path: Path, wheels: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    host = Path("hosts/tiny")
+    host = tmp_path / "hosts" / "tiny"
     host.mkdir(parents=True)
     (host / "requirements.lock").write_text(local(wheels), encoding="utf-8")
     (host / "host.toml").write_text(
@@ -137,6 +136,7 @@ async def test_relative_paths_work(
         'lock = "requirements.lock"\nmemory_mib = 1\n',
         encoding="utf-8",
     )
+    monkeypatch.chdir(tmp_path)
     manifest = load_manifests(Path("hosts"))["tiny"]
     environment = await EnvironmentBuilder(Path("home")).ensure(manifest)
     assert environment.python.is_relative_to(tmp_path)
