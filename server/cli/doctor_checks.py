@@ -78,6 +78,7 @@ def run_checks(settings: Settings, preparation: Preparation) -> Iterator[Check]:
             f"viseme assets install {name}",
         )
     yield index
+    yield avatar(settings.default_avatar, settings.home)
     yield port(settings.listen)
     yield from gpus()
     yield language_models(settings)
@@ -206,6 +207,18 @@ def package_index(seconds: float = 20.0) -> Check:
         "does not answer, so that environments and model files cannot be downloaded",
         "Check the network, the proxy (HTTPS_PROXY) and pip's configuration (pip config list)",
     )
+
+
+def avatar(name: str, home: Path, builtin: Path | None = None) -> Check:
+    """Whether the one who answers is there."""
+    from server.store.avatars import BUILTIN
+    from server.store.paths import parse_resource_name
+
+    identifier = parse_resource_name(name, "avatars").id
+    for place in (builtin or BUILTIN, home / "store" / "avatars"):
+        if (place / identifier / "avatar.json").is_file():
+            return Check("avatar", "ok", f"{name} is there")
+    return Check("avatar", "missing", f"{name} is not there", f"viseme avatars import {identifier}.zip")
 
 
 def port(listen: str) -> Check:

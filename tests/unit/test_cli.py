@@ -328,6 +328,15 @@ def test_an_index_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "HTTPS_PROXY" in found.fix
 
 
+def test_the_avatar_who_answers(tmp_path: Path) -> None:
+    lacking = doctor_checks.avatar("avatars/ada", tmp_path, tmp_path / "builtin")
+    assert (lacking.state, lacking.fix) == ("missing", "viseme avatars import ada.zip")
+    for place in (tmp_path / "builtin" / "ada", tmp_path / "store" / "avatars" / "bob"):
+        place.mkdir(parents=True)
+        (place / "avatar.json").touch()
+        assert doctor_checks.avatar(f"avatars/{place.name}", tmp_path, tmp_path / "builtin").state == "ok"
+
+
 def test_a_port_that_is_taken() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
