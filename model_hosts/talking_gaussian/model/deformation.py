@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model_hosts.talking_gaussian.bundle import BRANCHES, OUTPUTS, UNITS, Bundle, FloatArray
+from model_hosts.talking_gaussian.bundle import BRANCHES, UNITS, Bundle, FloatArray
 from model_hosts.talking_gaussian.model.kernels import follow_track, shade
 from model_hosts.talking_gaussian.model.network import BranchNetwork, Scratch
 from model_hosts.talking_gaussian.model.pose import view_of_pose
@@ -20,7 +20,7 @@ from model_hosts.talking_gaussian.model.pose import view_of_pose
 PLANES = 14
 """Rows of the splat planes: xyz 3, scale 3, quaternion wxyz 4, log opacity 1, rgb 3."""
 _MAX_SCALE = np.float32(0.03)
-_OUTPUT_SCALE = np.repeat(np.array([0.01, 0.1, 0.1, 1.0, 0.1], np.float32), [3, 4, 3, 1, 3])[:, None]
+_XYZ, _SCALE, _OPACITY, _RGB = slice(0, 3), slice(3, 6), 10, slice(11, 14)
 _PROBES = 32
 
 
@@ -51,12 +51,17 @@ class Splats:
 
 
 class _Branch:
-    """A branch with its active Gaussians first."""
+    """A branch with its active Gaussians first.
+
+    Attributes:
+        rest: [14, N] planes without deformation: xyz, log scale, quaternion, opacity logit, rgb. What the
+            network always adds is in it, and for frozen Gaussians its mean.
+        rest_xyz: [3, N] undeformed centres.
+        sh: [9, N] spherical harmonics, None for the torso.
+    """
 
     def __init__(self, bundle: Bundle, name: str, start: int, tolerance: float) -> None:
         own = bundle.group(f"{name}.")
-        self.name = name
-        self.start = start
         network = BranchNetwork.load(bundle, name)
         mean, spread = _measure(network, _probe_conditions(bundle, name))
         score = (spread / _visible(bundle, name)).max(0)
@@ -64,23 +69,15 @@ class _Branch:
         self.order = np.concatenate([np.flatnonzero(active), np.flatnonzero(~active)])
         self.active = int(active.sum())
         self.network = network.only(self.order[: self.active])
-        self.count = len(self.order)
-        self.stop = start + self.count
-        mean = mean[:, self.order]
-        mean[:, : self.active] = 0
-        mean *= _OUTPUT_SCALE
-        planar = {
-            key: np.ascontiguousarray(own[key][self.order].reshape(self.count, -1).T)
-            for key in ("xyz", "rgb", "log_scale", "quat", "opacity_logit", *(("sh",) if "sh" in own else ()))
-        }
-        self.rest_xyz = planar["xyz"]
-        self.sh = planar.get("sh")
-        self.xyz = planar["xyz"] + mean[0:3]
-        quat = planar["quat"] / np.maximum(np.linalg.norm(planar["quat"], axis=0), 1e-12)
-        self.quat = quat + mean[3:7]
-        self.log_scale = planar["log_scale"] + mean[7:10]
-        self.opacity_logit = planar["opacity_logit"] + mean[10:11]
-        self.rgb = planar["rgb"] + mean[11:14]
+        self.start, self.stop = start, start + len(self.order)
+        quat = own["quat"] / np.maximum(np.linalg.norm(own["quat"], axis=1, keepdims=True), 1e-12)
+        parts = own["xyz"], own["log_scale"], quat, own["opacity_logit"][:, None], own["rgb"]
+        rest = np.concatenate([part.T for part in parts], dtype=np.float32)[:, self.order]
+        rest += BranchNetwork.bias(bundle, name)
+        rest[:, self.active :] += mean[:, self.order[self.active :]]
+        self.rest = np.ascontiguousarray(rest)
+        self.rest_xyz = np.ascontiguousarray(own["xyz"][self.order].T)
+        self.sh = np.ascontiguousarray(own["sh"][self.order].reshape(-1, 9).T) if "sh" in own else None
 
 
 class Workspace:
@@ -88,47 +85,21 @@ class Workspace:
 
     def __init__(self, deformer: Deformer) -> None:
         self.planes = np.empty((PLANES, deformer.count), np.float32)
-        self._scratch = {branch.name: Scratch(branch.network.hidden) for branch in deformer.branches}
-        self._outputs = {
-            branch.name: np.empty((OUTPUTS, branch.active), np.float32) for branch in deformer.branches
-        }
-        self._rgb = {branch.name: branch.rgb.copy() for branch in deformer.branches}
-        self._xyz = {branch.name: branch.xyz.copy() for branch in deformer.branches}
+        self._scratch = [Scratch(branch.network.hidden) for branch in deformer.branches]
         for branch in deformer.branches:
-            columns = slice(branch.start, branch.stop)
-            self.planes[0:3, columns] = branch.xyz
-            self.planes[3:6, columns] = np.minimum(np.exp(branch.log_scale), _MAX_SCALE)
-            self.planes[6:10, columns] = branch.quat
-            self.planes[10, columns] = _log_sigmoid(branch.opacity_logit[0])
-            self.planes[11:14, columns] = np.maximum(branch.rgb, 0)
+            columns = self.planes[:, branch.start : branch.stop]
+            columns[:] = branch.rest
+            _finish(columns)
 
-    def apply(self, branch: _Branch, condition: FloatArray) -> None:
-        """Evaluates the branch's network and writes all planes that need no view."""
+    def deform(self, number: int, branch: _Branch, condition: FloatArray) -> None:
+        """Writes the planes of a branch, all but what depends on the view."""
+        columns = self.planes[:, branch.start : branch.stop]
+        branch.network.evaluate(condition, branch.rest, columns, self._scratch[number])
         n = branch.active
-        if n == 0:
-            return
-        out = self._outputs[branch.name]
-        branch.network.evaluate(condition, out, self._scratch[branch.name])
-        out *= _OUTPUT_SCALE
-        columns = slice(branch.start, branch.start + n)
-        np.add(branch.xyz[:, :n], out[0:3], out=self._xyz[branch.name][:, :n])
-        if branch.sh is not None:
-            self.planes[0:3, columns] = self._xyz[branch.name][:, :n]
-        np.add(branch.quat[:, :n], out[3:7], out=self.planes[6:10, columns])
-        scale = self.planes[3:6, columns]
-        np.add(branch.log_scale[:, :n], out[7:10], out=scale)
-        np.exp(scale, out=scale)
-        np.minimum(scale, _MAX_SCALE, out=scale)
-        self.planes[10, columns] = _log_sigmoid(branch.opacity_logit[0, :n] + out[10])
-        np.add(branch.rgb[:, :n], out[11:14], out=self._rgb[branch.name][:, :n])
-
-    def rgb(self, branch: _Branch) -> FloatArray:
-        """Colours [3, n] of a branch before shading."""
-        return self._rgb[branch.name]
-
-    def xyz(self, branch: _Branch) -> FloatArray:
-        """Centres [3, n] of a branch before the torso track."""
-        return self._xyz[branch.name]
+        _finish(columns[:, :n])
+        # The last frame's view is still in these.
+        for rows in (_XYZ, _RGB):
+            columns[rows, n:] = branch.rest[rows, n:]
 
 
 class Deformer:
@@ -164,7 +135,7 @@ class Deformer:
     @property
     def order(self) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
         """Index in the bundle of each column of a branch's planes."""
-        return {branch.name: branch.order for branch in self.branches}
+        return {name: branch.order for name, branch in zip(BRANCHES, self.branches, strict=True)}
 
     def workspace(self) -> Workspace:
         """A workspace for one more thread."""
@@ -174,32 +145,29 @@ class Deformer:
         """Deforms and poses the avatar; the planes belong to the workspace until its next frame."""
         face, mouth, torso = self.branches
         code = self._embed[0] @ frame.lip + self._embed[1]
-        workspace.apply(face, np.concatenate([code, frame.expression], dtype=np.float32))
-        workspace.apply(
-            mouth, np.concatenate([code, frame.expression[: self._mouth_expression]], dtype=np.float32)
+        track = [frame.pose / self._pose_std, frame.torso_track / self._track_std]
+        conditions = (
+            [code, frame.expression],
+            [code, frame.expression[: self._mouth_expression]],
+            track,
         )
-        workspace.apply(
-            torso,
-            np.concatenate(
-                [frame.pose / self._pose_std, frame.torso_track / self._track_std], dtype=np.float32
-            ),
-        )
+        for number, (branch, parts) in enumerate(zip(self.branches, conditions, strict=True)):
+            workspace.deform(number, branch, np.concatenate(parts, dtype=np.float32))
         view = view_of_pose(self._pose_mean, frame.pose)
         eye = -view[:, :3].T @ view[:, 3]
         planes = workspace.planes
         for branch in (face, mouth):
             assert branch.sh is not None  # noqa: S101 - the format gives face and mouth harmonics
-            shade(workspace.rgb(branch), branch.sh, branch.rest_xyz, eye, planes, branch.start)
-        np.maximum(workspace.rgb(torso), 0, out=planes[11:14, torso.start : torso.stop])
+            shade(planes, branch.start, branch.sh, branch.rest_xyz, eye)
         x, y, log_scale, angle = (float(value) for value in frame.torso_track)
         grow = np.exp(log_scale)
         follow_track(
-            workspace.xyz(torso),
+            planes,
+            torso.start,
+            torso.stop,
             np.array([grow * np.cos(angle), grow * np.sin(angle)], np.float32),
             self._pivot,
             np.array([x / self._focal, y / self._focal], np.float32),
-            planes,
-            torso.start,
         )
         return Splats(
             planes,
@@ -210,9 +178,17 @@ class Deformer:
         )
 
 
-def _log_sigmoid(logit: FloatArray) -> FloatArray:
-    value: FloatArray = -np.log(1 + np.exp(np.minimum(-logit, np.float32(80))))
-    return value
+def _finish(columns: FloatArray) -> None:
+    """Log scales to scales, and opacity logits to log opacities, in place."""
+    scale, opacity = columns[_SCALE], columns[_OPACITY]
+    np.exp(scale, out=scale)
+    np.minimum(scale, _MAX_SCALE, out=scale)
+    np.negative(opacity, out=opacity)
+    np.minimum(opacity, 80, out=opacity)
+    np.exp(opacity, out=opacity)
+    np.add(opacity, 1, out=opacity)
+    np.log(opacity, out=opacity)
+    np.negative(opacity, out=opacity)
 
 
 def _probe_conditions(bundle: Bundle, name: str) -> FloatArray:
@@ -234,24 +210,25 @@ def _probe_conditions(bundle: Bundle, name: str) -> FloatArray:
 
 
 def _visible(bundle: Bundle, name: str) -> FloatArray:
-    """The raw network output [14, 1] at which each kind of deformation begins to be seen."""
+    """The change [14, 1] of each plane at which it begins to be seen."""
     depth = abs(float(bundle.tensor("pose.mean")[2, 3]))
     if name == "torso":
         depth = max(float(np.median(bundle.tensor("torso.xyz")[:, 2])), 0.05)
-    move = 0.05 * depth / bundle.info.camera.focal / 0.01
-    return np.repeat(np.array([move, 0.1, 0.1, 0.016, 0.02], np.float32), [3, 4, 3, 1, 3])[:, None]
+    metres = 0.05 * depth / bundle.info.camera.focal
+    return np.repeat(np.array([metres, 0.01, 0.01, 0.016, 0.002], np.float32), [3, 3, 4, 1, 3])[:, None]
 
 
 def _measure(network: BranchNetwork, conditions: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and largest deviation from it of the raw outputs, each [14, N], over conditions [K, A + X]."""
+    """Mean and largest deviation from it of the deformations, each [14, N], over conditions [K, A + X]."""
     scratch = Scratch(network.hidden)
-    out = np.empty((OUTPUTS, network.count), np.float32)
-    total = np.zeros_like(out)
-    low, high = np.full_like(out, np.inf), np.full_like(out, -np.inf)
+    rest = np.zeros((PLANES, network.count), np.float32)
+    change = np.empty_like(rest)
+    total = np.zeros_like(rest)
+    low, high = np.full_like(rest, np.inf), np.full_like(rest, -np.inf)
     for condition in conditions:
-        network.evaluate(condition, out, scratch)
-        total += out
-        np.minimum(low, out, out=low)
-        np.maximum(high, out, out=high)
+        network.evaluate(condition, rest, change, scratch)
+        total += change
+        np.minimum(low, change, out=low)
+        np.maximum(high, change, out=high)
     mean = total / np.float32(len(conditions))
     return mean, np.maximum(high - mean, mean - low)

@@ -30,21 +30,18 @@ def add_bias_relu(values: FloatArray, bias: FloatArray) -> None:
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
-def shade(
-    rgb: FloatArray, sh: FloatArray, xyz: FloatArray, eye: FloatArray, planes: FloatArray, start: int
-) -> None:
-    """Adds degree-1 spherical harmonics to colours and clamps them at 0.
+def shade(planes: FloatArray, start: int, sh: FloatArray, xyz: FloatArray, eye: FloatArray) -> None:
+    """Adds degree-1 spherical harmonics to colours and clamps them at 0, in place.
 
     Args:
-        rgb: [3, n] colours after deformation.
+        planes: Splat planes; rows 11 to 13 of n columns from `start` are changed.
+        start: First column.
         sh: [9, n], coefficient-major.
         xyz: [3, n] undeformed centres in the head frame.
         eye: [3] camera centre in the head frame.
-        planes: Splat planes; rows 11 to 13 are written from column `start`.
-        start: First column.
     """
     zero = float32(0)
-    for i in range(rgb.shape[1]):
+    for i in range(sh.shape[1]):
         x = xyz[0, i] - eye[0]
         y = xyz[1, i] - eye[1]
         z = xyz[2, i] - eye[2]
@@ -52,32 +49,36 @@ def shade(
         x *= scale
         y *= scale
         z *= scale
-        planes[11, start + i] = max(zero, rgb[0, i] - y * sh[0, i] + z * sh[3, i] - x * sh[6, i])
-        planes[12, start + i] = max(zero, rgb[1, i] - y * sh[1, i] + z * sh[4, i] - x * sh[7, i])
-        planes[13, start + i] = max(zero, rgb[2, i] - y * sh[2, i] + z * sh[5, i] - x * sh[8, i])
+        k = start + i
+        planes[11, k] = max(zero, planes[11, k] - y * sh[0, i] + z * sh[3, i] - x * sh[6, i])
+        planes[12, k] = max(zero, planes[12, k] - y * sh[1, i] + z * sh[4, i] - x * sh[7, i])
+        planes[13, k] = max(zero, planes[13, k] - y * sh[2, i] + z * sh[5, i] - x * sh[8, i])
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 def follow_track(
-    xyz: FloatArray, turn: FloatArray, pivot: FloatArray, shift: FloatArray, planes: FloatArray, start: int
+    planes: FloatArray, start: int, stop: int, turn: FloatArray, pivot: FloatArray, shift: FloatArray
 ) -> None:
-    """Moves torso centres by the 2-D similarity of the torso track.
+    """Moves torso centres by the 2-D similarity of the torso track, and clamps colours at 0, in place.
 
     Args:
-        xyz: [3, n] centres in the camera frame, metres.
+        planes: Splat planes in the camera frame; columns `start` to `stop` are changed.
+        start: First column.
+        stop: One past the last column.
         turn: [2] scale*cos and scale*sin of the angle.
         pivot: [2] pivot over depth.
         shift: [2] translation over depth.
-        planes: Splat planes; rows 0 to 2 are written from column `start`.
-        start: First column.
     """
     c, s = turn[0], turn[1]
-    for i in range(xyz.shape[1]):
-        z = xyz[2, i]
+    zero = float32(0)
+    for i in range(start, stop):
+        z = planes[2, i]
         px = pivot[0] * z
         py = pivot[1] * z
-        x = xyz[0, i] - px
-        y = xyz[1, i] - py
-        planes[0, start + i] = c * x - s * y + px + shift[0] * z
-        planes[1, start + i] = s * x + c * y + py + shift[1] * z
-        planes[2, start + i] = z
+        x = planes[0, i] - px
+        y = planes[1, i] - py
+        planes[0, i] = c * x - s * y + px + shift[0] * z
+        planes[1, i] = s * x + c * y + py + shift[1] * z
+        planes[11, i] = max(zero, planes[11, i])
+        planes[12, i] = max(zero, planes[12, i])
+        planes[13, i] = max(zero, planes[13, i])

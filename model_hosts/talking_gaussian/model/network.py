@@ -11,8 +11,13 @@ from model_hosts.talking_gaussian.bundle import OUTPUTS, Bundle, FloatArray
 from model_hosts.talking_gaussian.model.features import static_inputs
 from model_hosts.talking_gaussian.model.kernels import add_bias_relu, add_relu
 
-BLOCK = 512
-"""Gaussians evaluated together: 64 hidden units then take 128 KiB, which fits any level-2 cache."""
+BLOCK = 256
+"""Gaussians evaluated together: 64 hidden units then take 64 KiB, which fits any level-2 cache."""
+
+
+PLANE_OF_OUTPUT = np.array([0, 1, 2, 6, 7, 8, 9, 3, 4, 5, 10, 11, 12, 13])
+"""The splat plane (xyz, log scale, quaternion, opacity logit, rgb) that each output of a network moves."""
+_STEPS = np.repeat(np.array([0.01, 0.1, 0.1, 1.0, 0.1], np.float32), [3, 4, 3, 1, 3])[:, None]
 
 
 class Weights(NamedTuple):
@@ -22,7 +27,6 @@ class Weights(NamedTuple):
     hidden: FloatArray
     hidden_bias: FloatArray
     out: FloatArray
-    out_bias: FloatArray
 
 
 class Scratch:
@@ -45,7 +49,8 @@ class BranchNetwork:
     """The network of a branch for some of its Gaussians. Immutable, so threads may share it.
 
     Args:
-        weights: Of the layers: first [H, A + X], hidden [H, H] with bias [H], out [14, H] with bias [14].
+        weights: Of the layers: first [H, A + X], hidden [H, H] with bias [H], out [14, H] scaled and in the
+            order of the planes.
         encoded: [H, N] static part of the first layer.
         gates: [A + X, N] what the condition is multiplied by.
     """
@@ -68,8 +73,16 @@ class BranchNetwork:
         """The network of all Gaussians of a branch, in the order of the bundle."""
         own = bundle.group(f"{branch}.net.")
         encoded, gates, first = static_inputs(bundle, branch)
-        names = "hidden.weight", "hidden.bias", "out.weight", "out.bias"
-        return cls(Weights(first, *(np.array(own[name], np.float32) for name in names)), encoded, gates)
+        order = np.argsort(PLANE_OF_OUTPUT)
+        out = (own["out.weight"] * _STEPS)[order]
+        hidden = np.ascontiguousarray(own["hidden.weight"])
+        return cls(Weights(first, hidden, own["hidden.bias"].copy(), out), encoded, gates)
+
+    @staticmethod
+    def bias(bundle: Bundle, branch: str) -> FloatArray:
+        """The part [14, 1] of every Gaussian's deformation that never changes; to add to `rest`."""
+        scaled: FloatArray = bundle.tensor(f"{branch}.net.out.bias")[:, None] * _STEPS
+        return scaled[np.argsort(PLANE_OF_OUTPUT)]
 
     @property
     def hidden(self) -> int:
@@ -84,12 +97,13 @@ class BranchNetwork:
         encoded = np.concatenate([block[2] for block in self._blocks], 1)
         return BranchNetwork(self._weights, encoded[:, chosen], gates[:, chosen])
 
-    def evaluate(self, condition: FloatArray, out: FloatArray, scratch: Scratch) -> None:
-        """Writes the 14 raw outputs of every Gaussian.
+    def evaluate(self, condition: FloatArray, rest: FloatArray, planes: FloatArray, scratch: Scratch) -> None:
+        """Writes `rest` plus the deformation of every Gaussian.
 
         Args:
             condition: [A + X] lip code embedding and expression.
-            out: [14, count], filled.
+            rest: [14, count] at least, without deformation; rows as in PLANE_OF_OUTPUT.
+            planes: [14, count] at least, filled up to `count`.
             scratch: Of the calling thread.
         """
         weights = self._weights
@@ -102,4 +116,5 @@ class BranchNetwork:
             np.dot(weights.hidden, first, out=second)
             add_bias_relu(second, weights.hidden_bias)
             np.dot(weights.out, second, out=last)
-            np.add(last, weights.out_bias[:, None], out=out[:, start : start + width])
+            columns = slice(start, start + width)
+            np.add(last, rest[:, columns], out=planes[:, columns])

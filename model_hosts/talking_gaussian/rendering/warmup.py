@@ -19,8 +19,8 @@ def compile_kernels() -> None:
     planes = np.zeros((PLANES, 1), np.float32)
     planes[2:7] = 1
     point = np.ones((3, 1), np.float32)
-    shade(point, np.zeros((9, 1), np.float32), point, np.zeros(3, np.float32), planes, 0)
-    follow_track(point, vector, vector, vector, planes, 0)
+    shade(planes, 0, np.zeros((9, 1), np.float32), point, np.zeros(3, np.float32))
+    follow_track(planes, 0, 1, vector, vector, vector)
     plate = np.zeros((64, 64, 3), np.uint8)
     segment = Segment(0, 1, np.eye(3, 4, dtype=np.float32))
     CpuRasteriser(Camera(64.0, 32.0, 32.0), plate).draw_yuv(Splats(planes, (segment,)))
