@@ -14,17 +14,19 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import psutil
 
 from benchmarks._report import Figure, Figures, run
-from model_hosts.talking_gaussian.bundle import Bundle
-from model_hosts.talking_gaussian.model.deformation import Deformer, FrameInput
+from model_hosts.talking_gaussian.bundle import Bundle, Camera
+from model_hosts.talking_gaussian.model.deformation import Deformer, FrameInput, Splats
 from model_hosts.talking_gaussian.rendering.rasteriser import CpuRasteriser
 from tests.doubles import plain_rasteriser
 from tests.doubles.avatar import make_avatar
 from tests.render_process import ROOT, collect, config, render_process, speech
+from tools import gsplat_fixture
 
 DEMO = ROOT / "server" / "store" / "builtin" / "avatars" / "demo"
 
@@ -82,12 +84,25 @@ def exactness(bundle: Bundle) -> Figures:
     return figures
 
 
+def parity() -> Figures:
+    """Compares our picture of the test scene with the one that gsplat drew on an NVIDIA GPU."""
+    splats, camera, plate = gsplat_fixture.read_scene()
+    with np.load(gsplat_fixture.IMAGE) as stored:
+        expected = stored["image"] / gsplat_fixture.STEPS
+    rasteriser = CpuRasteriser(Camera(camera.focal, camera.cx, camera.cy), plate)
+    image = np.clip(rasteriser.draw_rgb(cast(Splats, splats)), 0, 1)
+    difference = 255 * float(np.abs(image - expected).mean())
+    return {
+        "mean_difference_from_gsplat": Figure(difference, "of 255", 1, note="tests/data/gsplat_image.npz")
+    }
+
+
 def measure(arguments: argparse.Namespace) -> Figures:
     """All figures."""
     with tempfile.TemporaryDirectory(prefix="viseme-") as directory:
         scratch = Path(directory)
         bundle = chosen_avatar(arguments.avatar, scratch)
-        return cost(bundle, arguments.seconds, scratch) | exactness(Bundle.read(bundle))
+        return cost(bundle, arguments.seconds, scratch) | exactness(Bundle.read(bundle)) | parity()
 
 
 if __name__ == "__main__":
