@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -109,18 +110,17 @@ class EnvironmentBuilder:
             async with _exclusive(self._root / f".{directory.name}.lock") as held:
                 if (found := _complete(directory)) is not None:
                     return found
-                return await _Build(self, manifest, interpreter, directory, held, sink, task, count).run()
+                log = self.log_path(manifest.name)
+                build = _Build(self._programs, log, manifest, interpreter, directory, held, sink, task, count)
+                return await build.run()
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise _no_room(manifest) from error
             raise EnvironmentFailed(
                 f"The environment of the {manifest.name} host cannot be written: {error}.", host=manifest.name
             ) from error
         finally:
             sink.finish(task)
-
-    @property
-    def programs(self) -> Sequence[Installer]:
-        """What it builds with, the first choice first."""
-        return self._programs
 
     def _inputs(self, manifest: HostManifest) -> tuple[Interpreter, str]:
         try:
@@ -144,38 +144,28 @@ class EnvironmentBuilder:
         return self._root / f"{manifest.name}-{key}"
 
 
+@dataclass(frozen=True, slots=True)
 class _Build:
-    """One attempt to build one environment."""
+    """One attempt to build one environment, by one who holds its lock."""
 
-    def __init__(
-        self,
-        builder: EnvironmentBuilder,
-        manifest: HostManifest,
-        interpreter: Interpreter,
-        directory: Path,
-        held: int,
-        sink: ProgressSink,
-        task: str,
-        count: InstallCount,
-    ) -> None:
-        self._programs = builder.programs
-        self._log_path = builder.log_path(manifest.name)
-        self._manifest = manifest
-        self._interpreter = interpreter
-        self._directory = directory
-        self._held = held
-        self._sink = sink
-        self._task = task
-        self._count = count
+    programs: Sequence[Installer]
+    log_path: Path
+    manifest: HostManifest
+    interpreter: Interpreter
+    directory: Path
+    held: int
+    sink: ProgressSink
+    task: str
+    count: InstallCount
 
     async def run(self) -> Environment:
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
         output: list[str] = []
         try:
-            with self._log_path.open("w", encoding="utf-8") as log:
-                for program in self._programs:
-                    await _remove(self._directory)
-                    self._count.done = 0
+            with self.log_path.open("w", encoding="utf-8") as log:
+                for program in self.programs:
+                    await _remove(self.directory)
+                    self.count.done = 0
                     output = []
                     if await self._build(program, log, output):
                         return self._finish()
@@ -183,28 +173,26 @@ class _Build:
                     if wrong_hash(output) or disk_full(output):
                         break
         except BaseException:
-            await _remove(self._directory)
+            await _remove(self.directory)
             raise
-        await _remove(self._directory)
+        await _remove(self.directory)
         if disk_full(output):
-            raise DiskFull(
-                f"The disk is full: no room for the environment of the {self._manifest.name} host."
-            )
+            raise _no_room(self.manifest)
         raise EnvironmentFailed(
-            f"The environment of the {self._manifest.name} host could not be built:\n{useful_lines(output)}",
-            fix=f"Put right what it says and try again; all of it is in {self._log_path}",
-            host=self._manifest.name,
-            log=str(self._log_path),
+            f"The environment of the {self.manifest.name} host could not be built:\n{useful_lines(output)}",
+            fix=f"Put right what it says and try again; all of it is in {self.log_path}",
+            host=self.manifest.name,
+            log=str(self.log_path),
         )
 
     async def _build(self, program: Installer, log: IO[str], output: list[str]) -> bool:
-        python = self._directory / "bin" / "python"
-        create = program.create(self._interpreter.executable, self._directory)
+        python = self.directory / "bin" / "python"
+        create = program.create(self.interpreter.executable, self.directory)
         if not await self._call(create, program, log, output):
             return False
-        if not self._count.total:
+        if not self.count.total:
             return True
-        return await self._call(program.install(python, self._manifest.lock), program, log, output)
+        return await self._call(program.install(python, self.manifest.lock), program, log, output)
 
     async def _call(self, command: list[str], program: Installer, log: IO[str], output: list[str]) -> bool:
         log.write(f"$ {' '.join(command)}\n")
@@ -214,12 +202,12 @@ class _Build:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                cwd=self._directory.parent,
+                cwd=self.directory.parent,
                 env=_installer_environment(),
                 limit=_LINE_BYTES,
                 start_new_session=True,
                 # The installer holds the lock too: were this process killed, nobody would build beside it.
-                pass_fds=(self._held,),
+                pass_fds=(self.held,),
             )
         except OSError as error:
             output.append(f"error: {command[0]} cannot be run: {error.strerror}")
@@ -231,8 +219,8 @@ class _Build:
                 log.write(f"{line}\n")
                 log.flush()
                 output.append(line)
-                program.read(line, self._count)
-                self._sink.update(self._task, self._count.done, self._count.total, "packages")
+                program.read(line, self.count)
+                self.sink.update(self.task, self.count.done, self.count.total, "packages")
             return await process.wait() == 0
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -241,14 +229,18 @@ class _Build:
 
     def _finish(self) -> Environment:
         facts = {
-            "host": self._manifest.name,
-            "python": self._interpreter.full_version,
-            "packages": self._count.total,
+            "host": self.manifest.name,
+            "python": self.interpreter.full_version,
+            "packages": self.count.total,
         }
-        fresh = self._directory / f"{_MARKER}.new"
+        fresh = self.directory / f"{_MARKER}.new"
         fresh.write_text(json.dumps(facts), encoding="utf-8")
-        fresh.replace(self._directory / _MARKER)
-        return Environment(self._directory, self._directory / "bin" / "python")
+        fresh.replace(self.directory / _MARKER)
+        return Environment(self.directory, self.directory / "bin" / "python")
+
+
+def _no_room(manifest: HostManifest) -> DiskFull:
+    return DiskFull(f"The disk is full: no room for the environment of the {manifest.name} host.")
 
 
 def _complete(directory: Path) -> Environment | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.errors import EnvironmentFailed
+from server.errors import DiskFull, EnvironmentFailed
 from server.hosts.environments import EnvironmentBuilder
 from server.hosts.installers import Installer, Pip, installers
 from server.hosts.manifest import HostManifest, PythonRange, load_manifests
@@ -223,6 +223,23 @@ async def test_a_home_that_cannot_be_written_is_an_error_of_the_environment(tmp_
     (tmp_path / "home").write_text("a file", encoding="utf-8")
     with pytest.raises(EnvironmentFailed, match="cannot be written"):
         await EnvironmentBuilder(tmp_path / "home").ensure(manifest_of(tmp_path, ""))
+
+
+async def test_a_full_disk_is_told_apart(tmp_path: Path, wheels: list[Path]) -> None:
+    class Full(Pip):
+        def create(self, interpreter: Path, directory: Path) -> list[str]:
+            return ["sh", "-c", "echo 'error: [Errno 28] No space left on device'; exit 1"]
+
+    builder = EnvironmentBuilder(tmp_path / "home", [Full(), Pip()])
+    with pytest.raises(DiskFull, match="no room for the environment of the tiny host"):
+        await builder.ensure(manifest_of(tmp_path, local(wheels)))
+    # The log's disk may be the one that is full.
+    builder = EnvironmentBuilder(tmp_path / "home")
+    builder.log_path("tiny").unlink()
+    builder.log_path("tiny").symlink_to("/dev/full")
+    with pytest.raises(DiskFull):
+        await builder.ensure(manifest_of(tmp_path, local(wheels)))
+    assert not list((tmp_path / "home" / "environments").glob("tiny-*"))
 
 
 async def test_an_environment_whose_python_was_removed_is_built_again(
