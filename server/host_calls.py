@@ -29,8 +29,8 @@ _SETTLE_STEPS: Final = 20
 _SETTLE_STEP_SECONDS: Final = 0.005
 
 
-class EndedCall(Protocol):
-    """What is asked of a call that has ended; every call of grpc.aio has it."""
+class Call(Protocol):
+    """What is asked of a call of grpc.aio to learn how it ended."""
 
     async def code(self) -> grpc.StatusCode:
         """Its status."""
@@ -43,6 +43,49 @@ class EndedCall(Protocol):
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
         """Metadata after them."""
+
+
+class Ending:
+    """Learns how a call that requests are written to really ended.
+
+    When a call ends while a request is being written, grpc.aio replaces the status that the host sent with
+    INTERNAL, or says INTERNAL first and has the real status a moment later. The status is therefore read as
+    soon as there is one, and again when that was too early.
+
+    Args:
+        call: The call.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        # Ends with the call, at the latest when that is cancelled.
+        self._first = asyncio.ensure_future(self._read())
+
+    async def error(self, seen: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """The error the call ended with, where grpc.aio has shown `seen`."""
+        if not _is_write_failure(seen):
+            return seen
+        error = await self._first
+        for _ in range(_SETTLE_STEPS):
+            if not _is_write_failure(error):
+                break
+            await asyncio.sleep(_SETTLE_STEP_SECONDS)
+            error = await self._read()
+        return error
+
+    async def _read(self) -> grpc.aio.AioRpcError:
+        call = self._call
+        # Only the first of these waits; the others then come from the same status.
+        code, initial, trailing = (
+            await call.code(),
+            await call.initial_metadata(),
+            await call.trailing_metadata(),
+        )
+        return grpc.aio.AioRpcError(code, initial, trailing, await call.details(), None)
+
+
+def _is_write_failure(error: grpc.aio.AioRpcError) -> bool:
+    return error.code() is grpc.StatusCode.INTERNAL and error.details() == _WRITE_FAILED
 
 
 class ModelHosts(Protocol):
@@ -71,12 +114,12 @@ def renderer(channel: grpc.aio.Channel) -> RenderServiceAsyncStub:
 
 
 @asynccontextmanager
-async def calling(host: str, call: EndedCall | None = None) -> AsyncIterator[None]:
+async def calling(host: str, ending: Ending | None = None) -> AsyncIterator[None]:
     """Turns the errors of calls to a host into ours.
 
     Args:
         host: Name of the host, for the error's metadata.
-        call: The call, when requests are written to it.
+        ending: Of the call, when requests are written to it.
 
     Raises:
         HostLost: The host died, or the connection to it.
@@ -85,7 +128,7 @@ async def calling(host: str, call: EndedCall | None = None) -> AsyncIterator[Non
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error if call is None else await _settled(call, error), host) from error
+        raise from_rpc_error(error if ending is None else await ending.error(error), host) from error
     except grpc.aio.UsageError as error:
         raise HostLost(host=host) from error
     except asyncio.CancelledError:
@@ -94,24 +137,6 @@ async def calling(host: str, call: EndedCall | None = None) -> AsyncIterator[Non
             raise
         # Nobody has cancelled us: the channel was closed under the call, because its host is gone.
         raise HostLost(host=host) from None
-
-
-async def _settled(call: EndedCall, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-    """The real status of a call that ended while a request was being written to it.
-
-    grpc.aio then says INTERNAL at first, and has the status that the host sent a moment later.
-    """
-    for _ in range(_SETTLE_STEPS):
-        if error.code() is not grpc.StatusCode.INTERNAL or error.details() != _WRITE_FAILED:
-            break
-        await asyncio.sleep(_SETTLE_STEP_SECONDS)
-        error = grpc.aio.AioRpcError(
-            await call.code(),
-            await call.initial_metadata(),
-            await call.trailing_metadata(),
-            await call.details(),
-        )
-    return error
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, host: str) -> VisemeError:

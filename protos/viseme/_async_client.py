@@ -175,6 +175,7 @@ class AsyncClient:
                     yield builder.event(response)
         finally:
             call.cancel()
+            upload.close()
             builder.close()
 
     async def render(
@@ -211,6 +212,7 @@ class AsyncClient:
                     yield messages.render_event(response)
         finally:
             call.cancel()
+            upload.close()
 
 
 class AsyncAvatars:
@@ -246,10 +248,11 @@ class AsyncAvatars:
             bundle,
             lambda data: avatar_pb2.ImportAvatarRequest(data=data),
         )
-        async with _errors(self._address, upload):
-            call = self._stub.ImportAvatar(upload.__aiter__())
-            upload.attach(call)
-            return messages.avatar_value(await call)
+        with contextlib.closing(upload):
+            async with _errors(self._address, upload):
+                call = self._stub.ImportAvatar(upload.__aiter__())
+                upload.attach(call)
+                return messages.avatar_value(await call)
 
     async def export(self, name: str, path: Any) -> Path:
         """Saves an avatar as a bundle (.zip). Returns the path."""

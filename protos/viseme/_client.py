@@ -164,6 +164,7 @@ class Client:
                     yield builder.event(response)
         finally:
             call.cancel()
+            upload.close()
             builder.close()
 
     def render(
@@ -202,6 +203,7 @@ class Client:
                     yield messages.render_event(response)
         finally:
             call.cancel()
+            upload.close()
 
 
 class Avatars:
@@ -237,7 +239,7 @@ class Avatars:
             bundle,
             lambda data: avatar_pb2.ImportAvatarRequest(data=data),
         )
-        with _errors(self._address, upload):
+        with contextlib.closing(upload), _errors(self._address, upload):
             call = self._stub.ImportAvatar.future(iter(upload))
             upload.attach(call)
             return messages.avatar_value(call.result())

@@ -30,10 +30,16 @@ class Upload:
 
     def __init__(self, first: Any, source: Any, request: Callable[[bytes], Any]) -> None:
         self._first = first
-        self._pieces = pieces_of(source)
+        self._file: Any = None
+        self._pieces = self._pieces_of(source)
         self._request = request
         self._call: Any = None
         self.error: Exception | None = None
+
+    def close(self) -> None:
+        """Closes the file that was being read."""
+        if self._file is not None:
+            self._file.close()
 
     def attach(self, call: Any) -> None:
         """Names the call that is cancelled when reading fails."""
@@ -61,24 +67,27 @@ class Upload:
         except Exception as error:
             self._fail(error)
 
+    def _pieces_of(self, source: Any) -> Any:
+        """An iterable, perhaps an asynchronous one, of the pieces of a source."""
+        if source is None:
+            return ()
+        if isinstance(source, (str, os.PathLike)):
+            self._file = Path(source).open("rb")  # noqa: SIM115 (closed by close)
+            return _file_pieces(self._file)
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            data = bytes(source)
+            return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+        if isinstance(source, Iterable) or hasattr(source, "__aiter__"):
+            return source
+        raise TypeError(f"give a path, bytes or an iterable of bytes, not {type(source).__name__}")
+
     def _fail(self, error: Exception) -> None:
+        # A file that was closed under the reader is no failure: the call has ended.
+        if self._file is not None and self._file.closed:
+            return
         self.error = error
         if self._call is not None:
             self._call.cancel()
-
-
-def pieces_of(source: Any) -> Any:
-    """An iterable, perhaps an asynchronous one, of the pieces of a source."""
-    if source is None:
-        return ()
-    if isinstance(source, (str, os.PathLike)):
-        return _file_pieces(Path(source).open("rb"))
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        data = bytes(source)
-        return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
-    if isinstance(source, Iterable) or hasattr(source, "__aiter__"):
-        return source
-    raise TypeError(f"give a path, bytes or an iterable of bytes, not {type(source).__name__}")
 
 
 def _file_pieces(file: Any) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from server.llm.failover import Answer, Question
 
 _SECONDS_PER_UNIT: Final = 0.24
 _LONG_CLAUSE: Final = 40.0
+_OVERTIME: Final = 1.5
 
 
 class Answers(Protocol):
@@ -40,18 +41,21 @@ async def sentences(
         LlmUnavailable: Nobody answered, or nothing came that can be spoken.
     """
     most_units = max_seconds / _SECONDS_PER_UNIT
-    segmenter = Segmenter(long_clause=min(_LONG_CLAUSE, most_units / 2), longest=most_units)
+    segmenter = Segmenter(long_clause=min(_LONG_CLAUSE, most_units), longest=most_units)
     spoken = 0.0
     given = whole = 0
+    at_sentence_end = True
     async with aclosing(_segments(answers, question, answer, segmenter)) as segments:
         async for segment in segments:
             text = speakable(segment.text)
             if not text:
                 continue
             spoken += spoken_seconds(text)
-            if given and spoken > max_seconds:
+            # A sentence that has begun is ended, if that does not take much longer.
+            if given and spoken > max_seconds * (1 if at_sentence_end else _OVERTIME):
                 return
             given += 1
+            at_sentence_end = segment.complete
             whole += segment.complete
             yield Segment(text, segment.complete)
             if answer.max_sentences and (whole >= answer.max_sentences or segment.text.endswith("\n")):

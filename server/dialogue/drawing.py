@@ -13,7 +13,7 @@ from viseme.host.v1 import host_pb2
 from server.dialogue.concurrency import together
 from server.dialogue.events import FragmentDrawn
 from server.errors import InternalError, StageTimeout
-from server.host_calls import calling, renderer
+from server.host_calls import Ending, calling, renderer
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ async def draw(
     """
     # Without an iterator the requests are written one by one; the type stubs know only the other way.
     call = renderer(channel).Render()  # type: ignore[call-arg]
+    ending = Ending(call)
     summaries: list[host_pb2.RenderResponse.Summary] = []
 
     async def feed(watch: _Watch) -> None:
@@ -99,7 +100,7 @@ async def draw(
     async def collect(watch: _Watch) -> None:
         responses = aiter(call)
         while True:
-            async with calling(host, call):
+            async with calling(host, ending):
                 response = await anext(responses, None)
             if response is None:
                 break

@@ -13,7 +13,7 @@ from viseme.host.v1 import host_pb2
 
 from server.dialogue.events import Heard
 from server.errors import AudioEmpty, AudioSilent, AudioTooLong, StageTimeout
-from server.host_calls import calling, transcriber
+from server.host_calls import Ending, calling, transcriber
 from server.media.resample import PcmResampler
 
 _PIECE_SAMPLES: Final = 16000 * 10
@@ -69,9 +69,10 @@ async def transcribe(
         VisemeError: What else the host reported.
     """
     call = transcriber(channel).Transcribe()  # type: ignore[call-arg]  # as in drawing.draw
+    ending = Ending(call)
     final = host_pb2.TranscribeResponse()
     try:
-        async with calling(host, call), asyncio.timeout(seconds):
+        async with calling(host, ending), asyncio.timeout(seconds):
             try:
                 config = host_pb2.TranscribeRequest.Config(language=language)
                 await call.write(host_pb2.TranscribeRequest(config=config))

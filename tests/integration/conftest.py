@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from viseme import AsyncClient
 
 from server.app import Application
 from server.config import Settings, load_settings
@@ -48,6 +49,12 @@ class World:
         root = Path(__file__).resolve().parents[2]
         search = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         return {**os.environ, "PATH": search, "PYTHONPATH": f"{root}:{root / 'protos'}"}
+
+    async def idle(self) -> None:
+        """Waits until no request is under way: at most a second."""
+        async with AsyncClient(self.address) as client, asyncio.timeout(1):
+            while (await client.admin.status()).active_requests:  # noqa: ASYNC110 (as an operator would look)
+                await asyncio.sleep(0.01)
 
     def temporary_files(self) -> list[Path]:
         return [path for path in (self.home / "store" / "tmp").rglob("*") if path.is_file()]

@@ -155,7 +155,7 @@ async def test_long_answers_end_in_time(start_world: StartWorld) -> None:
     world = await start_world(llm_limits={"max_reply_seconds": 5})
     world.llm.plan = LlmPlan(pieces=["This is a sentence of eight words, friend. "] * 50)
     reply, _ = await ask(world.address, text="Hello")
-    assert reply.text == "This is a sentence of eight words, friend."
+    assert reply.text == " ".join(["This is a sentence of eight words, friend."] * 2)
     assert not reply.truncated
     await asyncio.wait_for(world.llm.plan.gone.wait(), 1)
 
@@ -182,7 +182,7 @@ async def test_one_turn_too_many(start_world: StartWorld) -> None:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        await asyncio.wait_for(plan.cancelled.wait(), 1)
+    await world.idle()
     world.hosts.plan("kokoro")
     await ask(world.address, text="Hello")
 

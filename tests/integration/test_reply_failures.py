@@ -17,7 +17,7 @@ from tests.integration.conftest import StartWorld, World
 
 HOSTS = ["whisper", "kokoro", "talking_gaussian"]
 STAGE_OF = {"whisper": "transcribe", "kokoro": "speak", "talking_gaussian": "render"}
-QUICK = {"transcribe": 0.4, "speak": 0.4, "render": 0.4, "first_token": 0.4, "token_gap": 0.4}
+QUICK = {"transcribe": 1.5, "speak": 1.5, "render": 1.5, "first_token": 1.5, "token_gap": 1.5}
 CANCEL_SECONDS = 0.3
 
 
@@ -26,8 +26,7 @@ async def assert_works(world: World) -> None:
     reply, _ = await ask(world.address, recording("ogg", 1.0))
     assert reply.video
     assert world.temporary_files() == []
-    async with AsyncClient(world.address) as client:
-        assert (await client.admin.status()).active_requests == 0
+    await world.idle()
 
 
 @pytest.mark.parametrize("after", [0, 1])
@@ -124,13 +123,13 @@ async def test_caller_vanishes_without_a_word(world: World) -> None:
 
 
 async def test_slow_caller_holds_the_work_back(start_world: StartWorld) -> None:
-    world = await start_world(deadlines=QUICK)
+    world = await start_world(deadlines=dict.fromkeys(QUICK, 1.0))
     world.llm.plan = LlmPlan(pieces=["This sentence has about ten words in it, my friend. "] * 6)
     async with AsyncClient(world.address) as client, aclosing(client.stream_reply(text="Hello")) as events:
         async for event in events:
             if isinstance(event, Sentence):
                 # Longer than any deadline: being held back is no fault of the hosts.
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(1.2)
             last = event
     assert last.frame_count > 150
 
