@@ -221,7 +221,7 @@ class Performer:
         bearing.pose[row] = pose
         bearing.gaze[row] = (gaze[0], -gaze[1])
         bearing.breath[row] = breath
-        bearing.smile[row] = 0.20 + 0.05 * noise.at("smile", frame, 1.6) + totals.smile
+        bearing.smile[row] = 0.23 + 0.05 * noise.at("smile", frame, 1.6) + totals.smile
         self._write_units(bearing.units[row], totals, gaze, lids)
 
     def _totals(self) -> _Totals:
