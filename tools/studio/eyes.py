@@ -12,7 +12,7 @@ from tools.studio.mesh import Array, Morph, grid_quads, smoothstep, triangles, u
 from tools.studio.strands import Strands, head_weights
 
 LID_COLUMNS = 15
-UPPER_LASHES = 84
+UPPER_LASHES = 96
 LOWER_LASHES = 26
 LASH_WIDTH = 0.0062
 
@@ -102,7 +102,7 @@ def lashes(body: Body, side: str, edge: Any, *, upper: bool, seed: int) -> Stran
     centre = (points.min(0) + points.max(0)) / 2
     # Evenly spread with jitter: random clumps look like eyeliner.
     outer = (np.arange(n) + rng.uniform(0.1, 0.9, n)) / n
-    outer = 0.08 + 0.92 * outer if upper else 0.35 + 0.63 * outer
+    outer = 0.02 + 0.98 * outer if upper else 0.35 + 0.63 * outer
     t = outer if sign > 0 else 1 - outer
     at = t * (edge.shape[0] - 1)
     below = np.minimum(at.astype(int), edge.shape[0] - 2)
@@ -118,7 +118,7 @@ def lashes(body: Body, side: str, edge: Any, *, upper: bool, seed: int) -> Stran
     outward = unit(root - centre)
     u = np.linspace(0, 1, k)[None, :, None]
     fan = sign * (outer - 0.42) * 0.9 + rng.normal(0, 0.08, n)
-    length = 0.034 + 0.030 * smoothstep(0.25, 0.9, outer) if upper else 0.018 + 0.012 * outer
+    length = 0.032 + 0.028 * smoothstep(0.25, 0.9, outer) if upper else 0.018 + 0.012 * outer
     length = length * rng.uniform(0.75, 1.1, n)
 
     def curl(start_y: float, end_x: float, end_y: float, end_z: float) -> Array:

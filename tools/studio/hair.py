@@ -245,7 +245,7 @@ class Hair:
         n, k = paths.points.shape[:2]
         u = np.linspace(0, 1, k)[None]
         of_lock = np.random.default_rng(5).normal(size=GUIDES)[lock]
-        tone = np.clip(0.42 + 0.10 * of_lock + rng.normal(0, 0.15, n), 0, 1)[:, None] + 0.16 * (u - 0.4)
+        tone = np.clip(0.44 + 0.15 * of_lock + rng.normal(0, 0.15, n), 0, 1)[:, None] + 0.16 * (u - 0.4)
         shell = paths.shell
         facing = 0.30 + 0.70 * smoothstep(-0.35, 0.30, shell[..., 2])
         under = 0.55 + 0.45 * smoothstep(

@@ -62,7 +62,7 @@ def _tube(path: Array, across: float, along_up: float, around: int = 10) -> tupl
         + across * np.cos(angle)[None, :, None] * side[:, None]
         + along_up * np.sin(angle)[None, :, None] * up[:, None]
     )
-    return points.reshape(-1, 3), grid_quads(len(path), around, wrap_columns=True)[:, ::-1]
+    return points.reshape(-1, 3), grid_quads(len(path), around, wrap_columns=True)
 
 
 def _arch(front: float, edge: float, *, upper: bool) -> tuple[Array, Array, Array]:

@@ -154,6 +154,10 @@ def perform(speech: Path, unit: dict[str, int]) -> Performance:
         extra = turn * np.array(WANDER_DEGREES) * window[:, None]
         pose += extra
         gaze += np.stack([-extra[:, 0], extra[:, 1]], -1)
+        turned = window > 0
+        followed = track.units[turned]
+        _look(followed, unit, gaze[turned])
+        track.units[turned] = followed
     units, turns, looks, breath = _exercises(unit)
     phones, starts, clock = [], [], 0.0
     for utterance in utterances:

@@ -322,7 +322,7 @@ class Presenter:
             self.bones,
             {
                 "jaw": float(np.clip(pose.units[self.body.unit["jawOpen"]] / JAW_OPEN_BAKED, 0, 1)),
-                "lips": (self._lip_front, opening, height(0, upper, self._lip_front)),
+                "lips_at": (self._lip_front, opening, height(0, upper, self._lip_front)),
             },
         )
 

@@ -29,11 +29,11 @@ STILLS: dict[str, tuple[dict[str, float], tuple[float, float, float], tuple[floa
     ),
     "smile": (
         {
-            "mouthSmile": 0.75,
+            "mouthSmile": 0.65,
             "cheekSquint": 0.5,
             "eyeSquint": 0.15,
-            "mouthUpperUp": 0.45,
-            "mouthLowerDown": 0.25,
+            "mouthUpperUp": 0.55,
+            "mouthLowerDown": 0.35,
         },
         (7, 2, 3),
         (-7, 2),

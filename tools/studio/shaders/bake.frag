@@ -29,7 +29,7 @@ void main() {
         + blob(vec3(ex * 1.22, face.z - .34, face.y - .20), vec3(.21, .17, .36))
         + .55 * blob(vec3(0, face.w, face.y + .12), vec3(.12, .11, .16))
         + .35 * blob(vec3(0, face.x - .42, face.y), vec3(.2, .12, .3));
-    c = mix(c, srgb(.835, .500, .445), clamp(blush, 0., 1.) * .38);
+    c = mix(c, srgb(.835, .500, .445), clamp(blush, 0., 1.) * .48);
     c = mix(c, srgb(.895, .735, .645), blob(vec3(0, face.z + .42, face.y - .1), vec3(.5, .22, .5)) * .35);
     // Freckles across nose and cheeks, and two tiny moles.
     float zone = blob(vec3(0, face.z - .24, face.y), vec3(.46, .19, .6));
@@ -50,7 +50,7 @@ void main() {
     c = mix(c, srgb(.80, .590, .505), smoothstep(.2, .8, m.g) * .16);
     vec3 lip = mix(srgb(.765, .455, .430), srgb(.680, .360, .350), n2 * .6);
     c = mix(c, lip, lips * .86 * (1. - .20 * n3));
-    c = mix(c, srgb(.47, .16, .14), inside);
+    c = mix(c, srgb(.53, .22, .19), inside);
     c *= mix(1., .965 + .07 * n3, 1. - lips);
     // A tint of skin under the brows; the same line as brows.py.
     for (int i = 0; i < 2; i++) {

@@ -15,7 +15,7 @@ void main() {
     c = mix(vec3(.004), c, smoothstep(PUPIL - .016, PUPIL + .016, d));
 
     float up = smoothstep(0., lid.z, lid.x - P.y), low = smoothstep(-.002, lid.z * .35, P.y - lid.y);
-    float open = (.42 + .58 * up) * (.70 + .30 * low);
+    float open = (.20 + .80 * up) * (.70 + .30 * low);
     vec3 light = KEY_COLOUR * clamp((dot(n, KEY) + .25) / 1.25, 0., 1.) * mix(.45, 1., up)
         + FILL_COLOUR * max(dot(n, FILL), 0.) + ambient(n);
     vec3 x = c * light * open * .92;

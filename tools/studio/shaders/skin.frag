@@ -3,10 +3,13 @@
 #include "surface.glsl"
 uniform sampler2D skin_colour; uniform sampler2D skin_relief;
 uniform float jaw;
+uniform vec3 lips_at;        // z of the front of the lips, opening 0 to 1, y of the upper lip
 uniform vec3 part;           // x, lowest y and strength of the parting
 void main() {
     vec3 v = normalize(eye - P), n0 = normalize(N);
     float ao = mix(A.x, A.y, jaw), inside = A.w;
+    // The occlusion of the closed mouth is too dark for the inner side of lips and cheeks once they part.
+    ao = max(ao, inside * .70 * smoothstep(.90, .10, lips_at.x - R.z));
     vec4 baked = texture(skin_colour, U), relief = texture(skin_relief, U);
     float lips = baked.a * (1. - inside), oil = relief.a / .6;
     vec3 c = baked.rgb * baked.rgb * (baked.rgb * .2 + .8);   // sRGB to linear, nearly
@@ -37,6 +40,6 @@ void main() {
     x += (KEY_COLOUR * shine * sun + FILL_COLOUR * ggx(n, v, FILL, broad) * 1.3 * ao) * oil * 3.1416 * .85 * (1. - inside) * (1. - hair);
     float rim = pow(1. - max(dot(n0, v), 0.), 3.);
     x += (c * .14 + LAMP_COLOUR * c * .12 * clamp(n0.x + .3, 0., 1.)) * rim * ao * (1. - inside);
-    x *= mix(1., .10 + .75 * ao, inside);
+    x = x * mix(1., .20 + .70 * ao, inside) + inside * vec3(.050, .014, .011);
     colour = vec4(film(x), 1);
 }
