@@ -30,9 +30,9 @@ _RIM = 6 / 512
 _RIM_SHARE = 0.08
 _MOUTH_FRAMES = 24
 _BEHIND_LIPS = (0.006, 0.016)
-_BOX_BOOST = 2.5
-_RIGID = 0.93
-"""Share of hanging hair that must be met for it to count as turning with the head."""
+_BOX_BOOST = 3.5
+_RIGID = 0.985
+"""Share of hanging hair that must meet the person for it to count as turning with the head."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def torso_hair(data: TrainingSet) -> Mask:
 
 
 def _turns_with_head(mask: Mask, data: TrainingSet) -> float:
-    """Share of the mask's points that, moved rigidly, meet hair in the frames turned furthest."""
+    """Share of the mask's points that, moved rigidly, stay on the person in the frames turned furthest."""
     points = to_head(_lifted(mask, data), data.poses[data.key])
     turns = data.pose_statistics.vectors(data.poses[data.training])
     extremes = [index for axis in (0, 1, 2) for index in (turns[:, axis].argmin(), turns[:, axis].argmax())]
@@ -92,7 +92,9 @@ def _turns_with_head(mask: Mask, data: TrainingSet) -> float:
         camera = points @ pose[:3, :3].T + pose[:3, 3]
         column, row = (camera[:, :2] / camera[:, 2:] * data.focal + data.centre).astype(np.int64).T
         seen = (column >= 0) & (row >= 0) & (column < data.size[1]) & (row < data.size[0])
-        met.append(float((data.labels[index][row[seen], column[seen]] == HAIR).mean()) if seen.any() else 1.0)
+        met.append(
+            float((data.labels[index][row[seen], column[seen]] != BACKGROUND).mean()) if seen.any() else 1.0
+        )
     return float(np.mean(met))
 
 

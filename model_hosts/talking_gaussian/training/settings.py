@@ -25,7 +25,7 @@ class Weights:
     pyramid: float = 0.10
     maps: float = 0.10
     box_maps: float = 0.05
-    move: float = 1e-2
+    move: float = 0.1
     change: float = 1e-3
     size: float = 0.1
     size_limit: float = 0.006
@@ -36,14 +36,14 @@ class Weights:
 class Rates:
     """Learning rates at the start of a stage, for 8 frames a step."""
 
-    xyz: float = 4e-5
+    xyz: float = 1e-4
     rgb: float = 2e-3
     sh: float = 2e-4
     log_scale: float = 4e-3
     quat: float = 1e-3
     opacity_logit: float = 0.03
-    network: float = 1e-3
-    planes: float = 5e-3
+    network: float = 2e-3
+    planes: float = 1e-2
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Settings:
     mouth_steps: int = 600
     face_steps: int = 1800
     fuse_steps: int = 2600
-    face: BranchSize = BranchSize(19500, 48, (16, 32, 64))
-    mouth: BranchSize = BranchSize(2500, 32, (16, 48))
+    face: BranchSize = BranchSize(21000, 64, (16, 32, 64, 128))
+    mouth: BranchSize = BranchSize(3000, 32, (16, 48))
     torso: BranchSize = BranchSize(6000, 32, (8, 24, 64))
     code: int = 32
     lip_noise: float = 0.05

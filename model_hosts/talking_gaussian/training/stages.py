@@ -54,11 +54,12 @@ class Sampler:
         self._batch = settings.batch
         opening = data.opening[data.training]
         self._by_opening = np.argsort(opening, kind="stable")
-        blink = data.expression[data.training][:, :2].max(1)
+        unusual = (data.lip[data.training] ** 2).mean(1) + 0.5 * (data.expression[data.training] ** 2).mean(1)
         ranks = np.empty(len(opening))
         ranks[self._by_opening] = np.linspace(0, 1, len(opening))
-        # Wide mouths and blinks are rare and the first thing that people notice when they are wrong.
-        weight = 1 + 2 * (ranks > 0.9) + 2 * (blink > np.quantile(blink, 0.94)) + 0.5 * (ranks < 0.1)
+        # Wide mouths, blinks and strong expressions are rare and the first thing that people notice when they
+        # are wrong.
+        weight = np.clip(0.5 + unusual, 0.7, 6.0) + 0.5 * (ranks < 0.1)
         self._chance = weight / weight.sum()
         visible = np.maximum(opening - 0.5 * float(np.median(opening)), 0)
         self._mouth_chance = visible / visible.sum() if visible.any() else self._chance
