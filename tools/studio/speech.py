@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from model_hosts.kokoro.model import SAMPLE_RATE, KokoroModel
+from model_hosts.kokoro.model import KokoroModel
+from model_hosts.kokoro.phonemes import SAMPLE_RATE, SAMPLES_PER_FRAME
 from model_hosts.kokoro.phonemise import Phonemiser
 from model_hosts.kokoro.synthesis import Synthesiser
 from model_hosts.kokoro.voices import VoiceFiles
 from tools.studio.script import SENTENCES, SPEED, VOICE
-
-PHONE_RATE = 40
-"""Phone times are whole fortieths of a second."""
 
 
 def write_speech(assets: Path, out: Path) -> None:
@@ -29,6 +27,7 @@ def write_speech(assets: Path, out: Path) -> None:
     """
     model = next((assets / "kokoro-82m-int8").glob("*.onnx"))
     synthesiser = Synthesiser(KokoroModel(model, 2), VoiceFiles(assets / "kokoro-voices"), Phonemiser())
+    frame = SAMPLES_PER_FRAME / SAMPLE_RATE
     samples, lengths, phones = [], [], []
     for text in SENTENCES:
         offset = 0.0
@@ -36,8 +35,7 @@ def write_speech(assets: Path, out: Path) -> None:
         count = 0
         for piece in synthesiser.speak(text, VOICE, SPEED):
             spoken += [
-                (p.symbol, offset + p.start / PHONE_RATE, offset + p.end / PHONE_RATE, p.stress)
-                for p in piece.phonemes
+                (p.symbol, offset + p.start * frame, offset + p.end * frame, p.stress) for p in piece.phonemes
             ]
             samples.append((np.clip(piece.audio, -1, 1) * 32767).astype(np.int16))
             count += len(piece.audio)
