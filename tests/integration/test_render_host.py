@@ -243,3 +243,14 @@ def test_a_killed_host_is_an_error_of_the_connection(tmp_path: Path, home: Path,
         with pytest.raises(grpc.RpcError) as caught:
             collect(responses)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_kernels_are_compiled_once_for_all_starts(
+    host: RenderProcess, tmp_path: Path, home: Path, bundles: Path
+) -> None:
+    render(host, *three_seconds(bundles / "ada"))
+    kept = {file.name: file.stat().st_mtime_ns for file in (home / "cache" / "numba").rglob("*.nb?")}
+    assert len(kept) >= 18
+    with render_process(tmp_path / "host", home) as running:
+        render(running, *three_seconds(bundles / "ada"))
+    assert kept == {file.name: file.stat().st_mtime_ns for file in (home / "cache" / "numba").rglob("*.nb?")}
