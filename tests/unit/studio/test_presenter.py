@@ -85,8 +85,8 @@ def test_the_mouth_opens_and_closes(presenter: Presenter) -> None:
         return int((presenter.labels()[0] == Label.MOUTH).sum())
 
     assert mouth(jawOpen=0.6) > 500
-    assert mouth() < 60
-    assert mouth(mouthPress=0.3, mouthRollLower=0.2) < 30
+    assert mouth() < 80
+    assert mouth(mouthPress=0.3, mouthRollLower=0.2) < 60
 
 
 @pytest.mark.slow
