@@ -7,7 +7,7 @@ void main() {
     vec3 c = mix(vec3(.86, .825, .755), vec3(.66, .31, .28), A.z) * A.x;
     float deep = mix(.40, 1., smoothstep(.50, .02, lips_at.x - R.z)) * mix(.84, 1., lips_at.y);
     float under_lip = mix(.74, 1., smoothstep(-.02, .06, lips_at.z - P.y));
-    float corner = mix(.34, 1., max(smoothstep(0., .45, lips_at.y), smoothstep(.20, .12, abs(R.x))));
+    float corner = mix(.10, 1., max(smoothstep(0., .35, lips_at.y), smoothstep(.20, .12, abs(R.x))));
     float open = deep * under_lip * corner;
     vec3 light = KEY_COLOUR * clamp((dot(n, KEY) + .35) / 1.35, 0., 1.) * .80 + FILL_COLOUR * max(dot(n, FILL), 0.)
         + ambient(n) * 1.15;
