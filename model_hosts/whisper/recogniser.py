@@ -36,6 +36,9 @@ _NOBODY: Final = 0.6
 _UNSURE: Final = -1.0
 _REPETITIVE: Final = 2.4
 """Thresholds of Whisper's own decoder for silence, doubt and loops."""
+_DOUBTFUL: Final = -0.3
+"""Below this one word in ten or more is wrong, and a second attempt is worth half a second."""
+_BEAM: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,27 @@ class Heard:
     probability: float
     speech_seconds: float
     final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    """What a window may say, and the mean logarithm of its tokens' probabilities."""
+
+    text: str
+    score: float
+
+    @property
+    def loops(self) -> bool:
+        encoded = self.text.encode()
+        return len(encoded) > 32 and len(encoded) / len(zlib.compress(encoded)) > _REPETITIVE
+
+    @property
+    def doubtful(self) -> bool:
+        return self.loops or self.score < _DOUBTFUL
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        return not self.loops, self.score
 
 
 class Recogniser:
@@ -102,12 +126,12 @@ class Recogniser:
             if not language:
                 language, probability = self._detect(encoded)
             check()
-            text = self._decode(encoded, language, window.seconds)
-            if _loops(text):
+            best = self._decode(encoded, language, window.seconds)
+            if best.doubtful:
                 check()
-                text = self._again(audio, window, language)
-            if text:
-                texts.append(text)
+                best = max(best, self._again(audio, window, language, best), key=lambda guess: guess.rank)
+            if best.text:
+                texts.append(best.text)
             if index + 1 < len(cut):
                 yield Heard(_join(texts, language), language, probability, seconds, final=False)
         yield Heard(_join(texts, language), language if texts else "", probability, seconds, final=True)
@@ -133,8 +157,13 @@ class Recogniser:
         return token.strip("<|>"), float(probability)
 
     def _decode(
-        self, encoded: ctranslate2.StorageView, language: str, seconds: float, repeats: int = 0
-    ) -> str:
+        self,
+        encoded: ctranslate2.StorageView,
+        language: str,
+        seconds: float,
+        beam: int = 1,
+        repeats: int = 0,
+    ) -> _Guess:
         tokenizer = Tokenizer(
             self._whisper.hf_tokenizer,
             self._whisper.model.is_multilingual,
@@ -146,29 +175,24 @@ class Recogniser:
         result = self._whisper.model.generate(
             encoded,
             [prompt],
-            beam_size=1,
+            beam_size=beam,
             max_length=len(prompt) + min(200, 16 + math.ceil(seconds * _TOKENS_A_SECOND)),
             no_repeat_ngram_size=repeats,
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
         if result.no_speech_prob > _NOBODY and result.scores[0] < _UNSURE:
-            return ""
-        return str(tokenizer.decode(result.sequences_ids[0])).strip()
+            return _Guess("", 0.0)
+        return _Guess(str(tokenizer.decode(result.sequences_ids[0])).strip(), float(result.scores[0]))
 
-    def _again(self, audio: npt.NDArray[np.float32], window: Stretch, language: str) -> str:
-        """A second attempt at a window whose text repeats itself: all the silence, and no repetitions."""
+    def _again(self, audio: npt.NDArray[np.float32], window: Stretch, language: str, first: _Guess) -> _Guess:
+        """A second attempt at a window, as Whisper was trained: 30 s, and several hypotheses at once."""
         encoded = self._whisper.encode(self._features(audio, window, _FULL_SECONDS))
-        return self._decode(encoded, language, window.seconds, repeats=4)
+        return self._decode(encoded, language, window.seconds, beam=_BEAM, repeats=4 if first.loops else 0)
 
 
 def _window_seconds(seconds: float) -> int:
     return min(_FULL_SECONDS, max(_SHORTEST_SECONDS, math.ceil(seconds) + _SILENCE_SECONDS))
-
-
-def _loops(text: str) -> bool:
-    encoded = text.encode()
-    return len(encoded) > 32 and len(encoded) / len(zlib.compress(encoded)) > _REPETITIVE
 
 
 def _join(texts: list[str], language: str) -> str:

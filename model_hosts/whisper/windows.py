@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 SAMPLE_RATE: Final = 16_000
-LONGEST_SECONDS: Final = 28.0
-"""Longest stretch; Whisper takes 30 s, and needs some silence after the last word."""
+LONGEST_SECONDS: Final = 27.0
+"""Longest stretch; Whisper takes 30 s, margins and some silence included."""
 _COMFORTABLE_SECONDS: Final = 15.0
 """Neighbouring stretches are joined up to this: text comes sooner, and a call can be cancelled sooner."""
-_MARGIN_SECONDS: Final = 0.3
+_MARGIN_SECONDS: Final = 1.0
+"""Silence of the room that stays around speech: Whisper does worse after a sudden start."""
 
 
 @dataclass(frozen=True, slots=True)

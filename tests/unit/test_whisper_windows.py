@@ -25,7 +25,7 @@ def test_windows_hold_all_speech_once_and_fit(case: tuple[list[Stretch], int]) -
     speech, samples = case
     cut = windows(speech, samples)
     assert all(0 <= window.start < window.end <= samples for window in cut)
-    assert all(window.seconds <= LONGEST_SECONDS + 0.6 + 1e-6 for window in cut)
+    assert all(window.seconds <= LONGEST_SECONDS + 2 + 1e-6 for window in cut)
     assert all(first.end <= second.start for first, second in itertools.pairwise(cut))
     for stretch in speech:
         assert sum(window.start <= stretch.start and stretch.end <= window.end for window in cut) == 1
@@ -35,8 +35,8 @@ def test_neighbours_are_joined() -> None:
     second = SAMPLE_RATE
     speech = [Stretch(second, 4 * second), Stretch(5 * second, 9 * second), Stretch(12 * second, 30 * second)]
     assert windows(speech, 40 * second) == [
-        Stretch(int(0.7 * second), int(9.3 * second)),
-        Stretch(int(11.7 * second), int(30.3 * second)),
+        Stretch(0, 10 * second),
+        Stretch(11 * second, 31 * second),
     ]
 
 
