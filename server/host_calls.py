@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _WRITE_FAILED: Final = "Internal error from Core"
-_SETTLE_STEPS: Final = 20
+_SETTLE_STEPS: Final = 200
 _SETTLE_STEP_SECONDS: Final = 0.005
 
 

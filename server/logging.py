@@ -52,7 +52,8 @@ def configure_logging(*, level: int = logging.INFO, json: bool = False) -> None:
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        # Looked up at each event: whoever replaces stderr, as progress displays do, gets what is logged.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     # Libraries: their requests carry keys and texts, so only their warnings are shown.

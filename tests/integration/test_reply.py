@@ -153,7 +153,8 @@ async def test_what_cannot_be_spoken_is_not_spoken(world: World) -> None:
 
 async def test_long_answers_end_in_time(start_world: StartWorld) -> None:
     world = await start_world(llm_limits={"max_reply_seconds": 5})
-    world.llm.plan = LlmPlan(pieces=["This is a sentence of eight words, friend. "] * 50)
+    sentence = "This is a sentence of eight words, friend. "
+    world.llm.plan = LlmPlan(pieces=[sentence] * 50, gates={10: asyncio.Event()})
     reply, _ = await ask(world.address, text="Hello")
     assert reply.text == " ".join(["This is a sentence of eight words, friend."] * 2)
     assert not reply.truncated
