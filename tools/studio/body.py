@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.spatial import cKDTree
 
 from tools.studio.identity import Recipe
 from tools.studio.mesh import (
@@ -26,6 +27,9 @@ ARM_BONES = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
 BODY_BONES = ("spine", "clavicle", "shoulder", "breast", *ARM_BONES)
 ARM_DROP_DEGREES = 27.0
 """The source stands with its arms out; shoulders look natural when they hang."""
+
+LIPS_HEIGHT, LIPS_TOUCH = 6.62, 0.001
+"""Where the source's lips meet, and the gap that counts as closed, dm."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Body:
         self.sources = sources
         vertices, self._uv, self.groups = read_obj(sources.base_mesh)
         n = len(vertices)
+        source = vertices
         for name, weight in recipe:
             vertices = vertices + weight * read_target(sources.target(name), n)
         paths = sorted(sources.unit_targets.glob("*.target"))
@@ -64,8 +69,32 @@ class Body:
             for name, faces in self.groups.items()
             if name.startswith("joint")
         }
-        self.vertices = vertices
+        self.vertices = vertices + self._closed_lips(source, vertices)
         self._weigh(json.loads(sources.skin_weights.read_text(encoding="utf-8"))["weights"])
+
+    def _closed_lips(self, source: Array, vertices: Array) -> Array:
+        """Offsets [n, 3] that close the slit which the lips have at rest, most of all at the corners.
+
+        Args:
+            source: [n, 3] vertices before the identity; its upper and lower lip nearly touch.
+            vertices: [n, 3] with the identity.
+        """
+        jaw = self.deltas[self.unit["jawOpen"]][:, 1]
+        skin = group_vertices(self.groups["body"])
+        x, y, z = source[skin].T
+        lips = skin[(np.abs(x) < 0.30) & (np.abs(y - LIPS_HEIGHT) < 0.17) & (z > 1.15)]
+        upper, lower = lips[jaw[lips] > -0.12], lips[jaw[lips] < -0.17]
+        distance, near = cKDTree(source[lower]).query(source[upper])
+        touching = distance < 0.03
+        upper, lower = upper[touching], lower[near[touching]]
+        slit = np.maximum(0, vertices[upper, 1] - vertices[lower, 1] - LIPS_TOUCH)
+        offsets = np.zeros_like(vertices)
+        for side, sign in ((upper, -0.5), (lower, 0.5)):
+            own = lips[(jaw[lips] > -0.145) == (sign < 0)]
+            away = np.linalg.norm(vertices[own, None] - vertices[side][None], axis=-1)
+            weight = np.exp(-((away / 0.035) ** 2))
+            offsets[own, 1] = sign * (weight @ slit) / np.maximum(weight.sum(1), 1)
+        return offsets
 
     def _weigh(self, weights: dict[str, list[tuple[int, float]]]) -> None:
         n = len(self.vertices)
