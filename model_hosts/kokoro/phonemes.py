@@ -9,6 +9,12 @@ from typing import Final
 SAMPLE_RATE: Final = 24_000
 SAMPLES_PER_FRAME: Final = 600
 SILENCE: Final = "_"
+LATE_FRAMES: Final = 2
+"""Frames by which the model's durations are behind its sound.
+
+Measured by cross-correlating vowels with loudness and fricatives with the upper band on 250 sentences:
+50 ms in English, 50 to 60 ms in Mandarin, the same in all 36 voices.
+"""
 
 _STRESS: Final = {"ˈ": 2, "ˌ": 1}
 _MODIFIERS: Final = frozenset("ːʰʲᵝ̃↓→↗↘")  # length, aspiration, palatalisation, nasalisation, tones
@@ -30,6 +36,22 @@ class Phoneme:
     start: int
     end: int
     stress: int = 0
+
+
+def earlier(phonemes: Sequence[Phoneme], frames: int = LATE_FRAMES) -> list[Phoneme]:
+    """Moves the borders between phonemes to earlier frames; the first begins and the last ends where it did.
+
+    Args:
+        phonemes: They tile their frames.
+        frames: By how much; less where a phoneme would have no frame left.
+    """
+    moved: list[Phoneme] = []
+    for index, phoneme in enumerate(phonemes):
+        start = moved[-1].end if moved else phoneme.start
+        last = index + 1 == len(phonemes)
+        end = phoneme.end if last else max(start + 1, phoneme.end - frames)
+        moved.append(Phoneme(phoneme.symbol, start, end, phoneme.stress))
+    return moved
 
 
 def fold(symbols: str, frames: Sequence[int]) -> list[Phoneme]:

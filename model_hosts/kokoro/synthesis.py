@@ -8,7 +8,7 @@ from typing import Any
 from model_hosts.kokoro.loudness import level
 from model_hosts.kokoro.model import KokoroModel
 from model_hosts.kokoro.pauses import Piece, shorten
-from model_hosts.kokoro.phonemes import fold
+from model_hosts.kokoro.phonemes import earlier, fold
 from model_hosts.kokoro.phonemise import Phonemiser
 from model_hosts.kokoro.splitting import split
 from model_hosts.kokoro.voices import VoiceFiles, voice_of
@@ -39,4 +39,5 @@ class Synthesiser:
         symbols = self._phonemise(text, known.language if known else "en-US")
         for part in split(symbols):
             utterance = self._model.run(part, styles, speed, options)
-            yield shorten(level(utterance.audio, voice), fold(part, utterance.frames.tolist()))
+            phonemes = earlier(fold(part, utterance.frames.tolist()))
+            yield shorten(level(utterance.audio, voice), phonemes)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from model_hosts.kokoro.loudness import TARGET_DB, level, speech_level
 from model_hosts.kokoro.pauses import settle, shorten
-from model_hosts.kokoro.phonemes import SAMPLES_PER_FRAME, SILENCE, Phoneme, fold
+from model_hosts.kokoro.phonemes import SAMPLES_PER_FRAME, SILENCE, Phoneme, earlier, fold
 from model_hosts.kokoro.splitting import MAX_SYMBOLS, split
 from model_hosts.kokoro.symbols import SYMBOLS
 from model_hosts.kokoro.voices import VoiceFiles, voice_of
@@ -65,6 +65,17 @@ def test_marks_are_folded() -> None:
         Phoneme("m", 24, 29),
         Phoneme("_", 29, 39),
     ]
+
+
+def test_borders_move_earlier_and_every_phoneme_keeps_a_frame() -> None:
+    late = [Phoneme("_", 0, 2, 0), Phoneme("h", 2, 3, 0), Phoneme("I", 3, 9, 2), Phoneme("_", 9, 14, 0)]
+    assert earlier(late, 2) == [
+        Phoneme("_", 0, 1, 0),
+        Phoneme("h", 1, 2, 0),
+        Phoneme("I", 2, 7, 2),
+        Phoneme("_", 7, 14, 0),
+    ]
+    assert earlier([], 2) == []
 
 
 def test_durations_must_fit() -> None:
