@@ -32,7 +32,9 @@ from model_hosts.talking_gaussian.training.lips_data import (
     augmented,
     example,
     joined,
+    read_examples,
     read_speech,
+    write_examples,
 )
 from model_hosts.talking_gaussian.training.lips_metrics import LipMetrics, measure
 
@@ -180,13 +182,19 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="the asset whisper-base")
     parser.add_argument("--out", type=Path, default=NETWORK)
     parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--features", type=Path, help="file that keeps the features for another training")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     settings = Settings(steps=options.steps)
     speech = [read_speech(path) for path in sorted(options.speech.glob("*.npz"))]
-    examples = prepare(speech, WhisperEncoder(options.encoder, options.threads), settings)
+    if options.features is not None and options.features.exists():
+        examples = read_examples(options.features)
+    else:
+        examples = prepare(speech, WhisperEncoder(options.encoder, options.threads), settings)
+        if options.features is not None:
+            write_examples(options.features, examples)
     model = train(examples, settings)
     safetensors.torch.save_file(model.exported(), options.out)
     network = LipNetwork.load(options.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,33 @@ def example(speech: Speech, encoder: WhisperEncoder, clean: bool) -> Example:
         speech.held_out,
         clean,
     )
+
+
+def write_examples(path: Path, examples: Sequence[Example]) -> None:
+    """Keeps examples in one .npz file."""
+    phones = [[[p.symbol, p.start, p.end, p.stress] for p in one.phones] for one in examples]
+    np.savez(
+        path,
+        features=np.concatenate([one.features for one in examples]),
+        targets=np.concatenate([one.targets for one in examples]),
+        lengths=np.array([len(one.targets) for one in examples]),
+        flags=np.array([(one.held_out, one.clean) for one in examples]),
+        phones=np.array(json.dumps(phones)),
+    )
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Reads what `write_examples` kept."""
+    with np.load(path) as file:
+        cuts = np.cumsum(file["lengths"])[:-1]
+        features, targets = np.split(file["features"], cuts), np.split(file["targets"], cuts)
+        phones = [tuple(Phone(*phone) for phone in one) for one in json.loads(str(file["phones"]))]
+        return [
+            Example(one, wanted, spoken, bool(held_out), bool(clean))
+            for one, wanted, spoken, (held_out, clean) in zip(
+                features, targets, phones, file["flags"], strict=True
+            )
+        ]
 
 
 def _echoed(samples: Doubles, random: np.random.Generator) -> Doubles:
