@@ -55,7 +55,7 @@ class Segmenter:
     """Takes a text in any pieces and gives segments as soon as they are certain.
 
     Args:
-        first_sentence: Units the first sentence must have to be given alone.
+        first_sentence: Units that the first sentence, or the rest of one after a clause, must have.
         first_clause: Units the first clause must have to be given alone.
         sentence: Units later sentences must have.
         long_clause: Units from which a later clause is given alone.
@@ -78,6 +78,7 @@ class Segmenter:
         self._longest = longest
         self._buffer = ""
         self._given = 0
+        self._in_sentence = False
 
     def push(self, text: str) -> list[Segment]:
         """Takes more of the text; returns the segments that are certain now."""
@@ -101,6 +102,7 @@ class Segmenter:
     def _take(self, end: int, complete: bool) -> Segment:
         text, self._buffer = self._buffer[:end], self._buffer[end:]
         self._given += 1
+        self._in_sentence = not complete
         return Segment(text, complete)
 
     def _find_cut(self, *, final: bool) -> tuple[int, bool] | None:
@@ -123,12 +125,16 @@ class Segmenter:
                 return None
             end = _skip(buffer, closed, _BLANKS)
             units = spoken_units(buffer[:end])
-            if is_sentence and units >= (self._sentence if self._given else self._first_sentence):
+            if is_sentence and units >= self._shortest_sentence():
                 return end, True
             if not is_sentence and units >= (self._long_clause if self._given else self._first_clause):
                 return end, False
             position = end
         return None
+
+    def _shortest_sentence(self) -> float:
+        # The end of a sentence whose beginning was given before may be as short as a first sentence.
+        return self._sentence if self._given and not self._in_sentence else self._first_sentence
 
     def _runs_on(self, end: int) -> bool:
         last = self._buffer[end - 1]
