@@ -12,6 +12,8 @@ STUDIO = "the studio's packages are missing: see tools/studio/README.md"
 pytest.importorskip("moderngl", reason=STUDIO)
 pytest.importorskip("PIL", reason=STUDIO)
 
+from tools.studio.body import Body  # noqa: E402
+from tools.studio.identity import MIRA  # noqa: E402
 from tools.studio.labels import Label, decode, encode, pack  # noqa: E402
 from tools.studio.presenter import Pose, Presenter  # noqa: E402
 from tools.studio.sources import SourceMissingError, find_sources  # noqa: E402
@@ -99,6 +101,17 @@ def test_plate_is_the_background_of_every_frame(presenter: Presenter) -> None:
     np.testing.assert_array_equal(picture[far], plate[far])
 
 
-def test_an_unknown_face_unit_is_refused(presenter: Presenter) -> None:
+def test_a_name_without_a_side_sets_both_and_an_unknown_one_is_refused() -> None:
+    try:
+        body = Body(find_sources(), MIRA)
+    except SourceMissingError:
+        pytest.skip(STUDIO)
+    assert len(body.units) == 52
+    smile = body.units_from({"mouthSmile": 0.5, "eyeBlinkLeft": 1.0})
+    assert {body.units[k]: smile[k] for k in np.flatnonzero(smile)} == {
+        "mouthSmileLeft": 0.5,
+        "mouthSmileRight": 0.5,
+        "eyeBlinkLeft": 1.0,
+    }
     with pytest.raises(KeyError):
-        presenter.body.units_from({"mouthSmileUp": 1.0})
+        body.units_from({"mouthSmileUp": 1.0})
