@@ -109,6 +109,7 @@ class AudioRender:
                 max_audio_seconds=limits.max_render_seconds,
                 wall_seconds=self._settings.deadlines.decode,
             ),
+            sample_rate=None,  # The sound track keeps the quality of the recording.
         )
         self._watch.output("decode")
         await self._watch.end("decode")
