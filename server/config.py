@@ -72,7 +72,7 @@ class Deadlines(_Table):
     """The whole voice note."""
     transcribe: float = Field(default=60, gt=0)
     """The whole voice note."""
-    first_token: float = Field(default=15, gt=0)
+    first_token: float = Field(default=20, gt=0)
     """From the question to the first token of each language model."""
     token_gap: float = Field(default=8, gt=0)
     """Between two tokens."""

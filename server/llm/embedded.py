@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from server.errors import VisemeError
+from server.errors import AssetMissing, VisemeError
 from server.host_calls import ModelHosts
 from server.llm.openai_compatible import OpenAICompatible
 from server.llm.provider import Manner, Message, ProviderFailed
@@ -59,9 +59,10 @@ class EmbeddedProvider:
         try:
             described = await self._hosts.describe(self._host)
         except VisemeError as error:
-            raise ProviderFailed(error.message, fix=error.fix) from error
+            raise ProviderFailed(error.message, fix=error.fix, error=error) from error
         if not described.ready or not described.openai_base_url:
-            raise ProviderFailed(described.problem or "is not ready", fix=described.fix or None)
+            missing = AssetMissing(described.problem or None, fix=described.fix or None, host=self._host)
+            raise ProviderFailed(missing.message, fix=missing.fix, error=missing)
         model = described.models[0] if described.models else None
         address = (described.openai_base_url, described.openai_api_key, model.name if model else self._host)
         if self._client is None or address != self._address:

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from server.errors import LlmUnavailable
+from server.errors import LlmUnavailable, VisemeError
 from server.llm.prompt import messages_for
 from server.llm.provider import Manner, Provider, ProviderFailed
 
@@ -90,6 +90,7 @@ class Failover:
 
         Raises:
             LlmUnavailable: No provider gave a first token.
+            VisemeError: The only provider is the embedded one, and this is why it cannot be asked.
         """
         problems: list[tuple[str, ProviderFailed]] = []
         for provider in self._providers:
@@ -144,11 +145,13 @@ async def _within(seconds: float, awaitable: Awaitable[_T], problem: str) -> _T:
         raise ProviderFailed(problem) from None
 
 
-def _unavailable(problems: list[tuple[str, ProviderFailed]]) -> LlmUnavailable:
+def _unavailable(problems: list[tuple[str, ProviderFailed]]) -> VisemeError:
     if not problems:
         return LlmUnavailable(
             "No language model is configured.", fix="Set llm.embedded = true, or add an [[llm.providers]]."
         )
-    told = "; ".join(f"{name} {failure.problem}" for name, failure in problems)
+    if len(problems) == 1 and problems[0][1].error is not None:
+        return problems[0][1].error
+    told = "; ".join(f"{name}: {failure.problem.rstrip('.')}" for name, failure in problems)
     fix = next((failure.fix for _, failure in problems if failure.fix), None)
     return LlmUnavailable(f"No language model answers: {told}.", fix=fix)

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from server.errors import VisemeError
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -41,12 +43,14 @@ class ProviderFailed(Exception):  # noqa: N818 (named after what happened)
     Args:
         problem: What happened, for example `refused the key (401)`.
         fix: What the operator can do about it, or None.
+        error: The error of ours behind it, such as a model that is not installed.
     """
 
-    def __init__(self, problem: str, *, fix: str | None = None) -> None:
+    def __init__(self, problem: str, *, fix: str | None = None, error: VisemeError | None = None) -> None:
         super().__init__(problem)
         self.problem = problem
         self.fix = fix
+        self.error = error
 
 
 class Provider(Protocol):

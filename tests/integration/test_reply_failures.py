@@ -205,9 +205,9 @@ async def test_next_language_model_answers(start_world: StartWorld, monkeypatch:
     world.llm.plan = LlmPlan(status=401)
     told = await refusal(world.address, text="Hello")
     for words in (
-        "nowhere/a cannot be reached",
-        "keyless/b has no key in KEY_THAT_IS_NOT_SET",
-        "second/c refused",
+        "nowhere/a: cannot be reached",
+        "keyless/b: has no key in KEY_THAT_IS_NOT_SET",
+        "second/c: refused",
     ):
         assert words in told.message
     assert "secret" not in told.message
@@ -234,6 +234,18 @@ async def test_embedded_model_answers_last(start_world: StartWorld) -> None:
     assert not reply.truncated
     async with AsyncClient(world.address) as client:
         assert (await client.admin.status()).llm_providers == ("nowhere/a", "embedded/double")
+
+
+async def test_embedded_model_is_not_installed(start_world: StartWorld) -> None:
+    world = await start_world(llm={})
+    told = await refusal(world.address, text="Hello")
+    assert (told.reason, told.status) == ("ASSET_MISSING", "FAILED_PRECONDITION")
+    world = await start_world(hosts={"chat": "nobody"}, llm={})
+    told = await refusal(world.address, text="Hello")
+    assert told.reason == "HOST_NOT_FOUND"
+    world = await start_world(llm={"embedded": False})
+    told = await refusal(world.address, text="Hello")
+    assert told.reason == "LLM_UNAVAILABLE" and told.fix and "llm.embedded" in told.fix
 
 
 async def test_disk_is_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
