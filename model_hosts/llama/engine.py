@@ -32,8 +32,8 @@ class Engine:
         params.n_ctx = _CONTEXT_TOKENS
         params.n_parallel = 1
         params.n_threads_http = _HTTP_THREADS
-        # Its threads wait for one another in a loop. Where another host holds one of the cores, two threads on
-        # two cores take three times the CPU and five times as long as one; where not, one is fast enough.
+        # Its threads wait for one another in a loop. Where another host holds one of the cores, two threads
+        # take three times the CPU and five times as long as one; where not, one is fast enough.
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, threads // 2)
         params.cpuparams.poll = params.cpuparams_batch.poll = 0
         params.cache_ram_mib = _CACHE_MIB
