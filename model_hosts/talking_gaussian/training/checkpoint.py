@@ -64,6 +64,7 @@ class Checkpoint:
             for part in ("xyz", "rgb", "sh", "log_scale", "quat", "opacity_logit"):
                 if getattr(branch, part) is not None:
                     setattr(branch, part, nn.Parameter(state[f"{name}.{part}"].to(branch.xyz.device)))
+            branch.first_rgb = state[f"{name}.first_rgb"].to(branch.xyz.device)
         scene.load_state_dict(state)
 
     def restore_optimiser(self, optimiser: torch.optim.Optimizer) -> None:

@@ -117,7 +117,6 @@ def thumbnail(trainer: Trainer) -> npt.NDArray[np.uint8]:
 
 
 def _branch_info(branch: Branch) -> BranchInfo:
-    centre = cast(Tensor, branch.centre)
     return BranchInfo(
         count=branch.count,
         bound=branch.net.planes.bound,
@@ -126,7 +125,7 @@ def _branch_info(branch: Branch) -> BranchInfo:
         hidden=branch.size.hidden,
         code=branch.net.code.in_features if branch.net.code is not None else 0,
         expression=branch.net.expr.in_features if branch.net.expr is not None else 0,
-        centre=cast(tuple[float, float, float], tuple(float(value) for value in centre)),
+        centre=cast(tuple[float, float, float], tuple(float(value) for value in branch.centre)),
     )
 
 

@@ -26,8 +26,10 @@ class Structure:
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """SSIM of every pixel and channel, [B, C, H, W], of two pictures in 0..1."""
-        stacked = torch.cat([image, target, image * image, target * target, image * target], 1)
-        mean_a, mean_b, aa, bb, ab = torch.chunk(self._blur(stacked), 5, 1)
+        # The target's own moments need no gradient: blurred apart they cost no backward pass.
+        mean_a, aa, ab = torch.chunk(self._blur(torch.cat([image, image * image, image * target], 1)), 3, 1)
+        with torch.no_grad():
+            mean_b, bb = torch.chunk(self._blur(torch.cat([target, target * target], 1)), 2, 1)
         variance_a, variance_b = aa - mean_a * mean_a, bb - mean_b * mean_b
         covariance = ab - mean_a * mean_b
         numerator = (2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)
@@ -57,8 +59,9 @@ def crop(image: Tensor, corner: Tensor, box: tuple[int, int]) -> Tensor:
     width, height = box
     columns = corner[:, 0, None, None] + torch.arange(width, device=image.device)[None, None]
     rows = corner[:, 1, None, None] + torch.arange(height, device=image.device)[None, :, None]
-    frame = torch.arange(len(image), device=image.device)[:, None, None]
-    return image.permute(0, 2, 3, 1)[frame, rows, columns].permute(0, 3, 1, 2)
+    # Gathered, because the backward pass of general indexing sorts its indices on a GPU.
+    pixel = (rows * image.shape[3] + columns).flatten(1)[:, None].expand(-1, image.shape[1], -1)
+    return image.flatten(2).gather(2, pixel).reshape(*image.shape[:2], height, width)
 
 
 def pyramid(image: Tensor, target: Tensor, mask: Tensor | None = None, levels: int = 3) -> Tensor:

@@ -105,6 +105,8 @@ class Objective:
         for branch, delta in zip(branches, deltas, strict=True):
             total = total + weights.move * delta.position.abs().mean()
             total = total + weights.change * (delta.log_scale.abs().mean() + delta.colour.abs().mean())
+            # What no frame shows keeps its first colour; without this it drifts to fire and snow.
+            total = total + weights.anchor * (branch.rgb - branch.first_rgb).abs().mean()
             large = functional.relu(branch.log_scale - math.log(weights.size_limit))
             ordered = branch.log_scale.sort(-1).values
             needle = functional.relu(ordered[:, 2] - ordered[:, 1] - math.log(_THIN))

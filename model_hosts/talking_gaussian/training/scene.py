@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,9 @@ class Shape:
 class Branch(nn.Module):
     """Gaussians at rest and the network that moves them."""
 
+    centre: Tensor
+    first_rgb: Tensor
+
     def __init__(
         self,
         start: Start,
@@ -77,6 +80,7 @@ class Branch(nn.Module):
         bound = float((high - low).max()) / 2 * 1.1 + 1e-6
         self.xyz = nn.Parameter(torch.as_tensor(start.xyz))
         self.rgb = nn.Parameter(torch.as_tensor(start.rgb))
+        self.register_buffer("first_rgb", torch.as_tensor(start.rgb).clone())
         self.sh = nn.Parameter(torch.zeros(count, 3, 3)) if harmonics else None
         self.log_scale = nn.Parameter(torch.as_tensor(start.size).log()[:, None].repeat(1, 3))
         self.quat = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(count, 1))
@@ -94,11 +98,11 @@ class Branch(nn.Module):
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, nn.Parameter(value.detach()[chosen].clone()))
+        self.first_rgb = self.first_rgb[chosen].clone()
 
     def deform(self, code: Tensor | None, expression: Tensor | None) -> tuple[Splats, Delta]:
         """The branch deformed for B frames, not yet posed, and the changes themselves."""
-        centre = cast(Tensor, self.centre)
-        raw = self.net(self.xyz.detach() - centre, code, expression)
+        raw = self.net(self.xyz.detach() - self.centre, code, expression)
         position, turn, log_scale, opacity, colour = raw.split([3, 4, 3, 1, 3], -1)
         delta = Delta(position * POSITION_STEP, log_scale * SMALL_STEP, colour * SMALL_STEP)
         splats = Splats(

@@ -26,6 +26,7 @@ class Weights:
     maps: float = 0.10
     box_maps: float = 0.05
     move: float = 0.1
+    anchor: float = 3e-3
     change: float = 1e-3
     size: float = 0.1
     size_limit: float = 0.006
@@ -36,14 +37,14 @@ class Weights:
 class Rates:
     """Learning rates at the start of a stage, for 8 frames a step."""
 
-    xyz: float = 1e-4
-    rgb: float = 2e-3
-    sh: float = 2e-4
-    log_scale: float = 4e-3
+    xyz: float = 2e-4
+    rgb: float = 4e-3
+    sh: float = 4e-4
+    log_scale: float = 8e-3
     quat: float = 1e-3
     opacity_logit: float = 0.03
-    network: float = 2e-3
-    planes: float = 1e-2
+    network: float = 4e-3
+    planes: float = 2e-2
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,6 @@ class Settings:
 
 PRESETS: dict[str, Settings] = {
     "quick": Settings(mouth_steps=150, face_steps=400, fuse_steps=650),
-    "demo": Settings(mouth_steps=800, face_steps=2700, fuse_steps=6500),
+    "demo": Settings(mouth_steps=600, face_steps=2000, fuse_steps=5000),
 }
 """`quick` for a first look (under a minute on a large GPU), `demo` for the avatar that is shipped."""
