@@ -154,7 +154,8 @@ def mouth_units(mouth: npt.ArrayLike, effort: npt.ArrayLike, smile: npt.ArrayLik
 
     smile = np.asarray(smile, np.float64)
     free = np.clip(1.0 - 1.2 * rounded - 0.8 * funnel, 0.1, 1.0)
-    wide = smile * free
+    # A wide open mouth keeps little of the smile: corners pulled apart would make it a box.
+    wide = smile * free * (1.0 - np.clip(1.2 * jaw, 0.0, 0.6))
     add("jawOpen", jaw * (0.82 + 0.32 * np.asarray(effort, np.float64)))
     add("jawForward", 0.16 * np.clip(funnel - 0.3, 0.0, 1.0))
     add("mouthPucker", 0.95 * rounded)

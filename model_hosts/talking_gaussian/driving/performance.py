@@ -176,7 +176,7 @@ class Performer:
         kind = random.random()
         if kind < 0.66:
             inner = random.uniform(0.35, 1.0)
-            self._start([0, 4.5, 3, 9], outer=0.46 * size, inner=0.46 * size * inner)
+            self._start([0, 4.5, 3, 9], outer=0.56 * size, inner=0.56 * size * inner)
         elif kind < 0.80:
             self._start([0, 5, 4, 10], down=0.34 * size, squint=0.22 * size)
         if kind < 0.5 or kind > 0.74:
@@ -192,7 +192,7 @@ class Performer:
     def _end(self, question: bool) -> None:
         random = self._random
         if question:
-            lift = random.uniform(0.34, 0.50)
+            lift = random.uniform(0.45, 0.62)
             self._start([0, 8, 10, 14], inner=lift, outer=0.8 * lift)
             tilt = self._side * random.uniform(1.8, 3.2)
             self._start([0, 10, 12, 22], roll=tilt, pitch=random.uniform(-1.8, -0.6))

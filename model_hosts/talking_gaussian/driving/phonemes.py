@@ -69,8 +69,8 @@ def _with(gesture: Gesture, **pull: tuple[float, float]) -> Gesture:
 GESTURES: dict[str, Gesture] = {
     # Vowels.
     "ɑ": _vowel(jaw=0.50, funnel=0.05, spread=0.04, up=0.24, low=0.40),
-    "a": _vowel(jaw=0.50, spread=0.16, up=0.28, low=0.42),
-    "æ": _vowel(jaw=0.43, spread=0.36, up=0.34, low=0.46),
+    "a": _vowel(jaw=0.48, spread=0.13, up=0.24, low=0.42),
+    "æ": _vowel(jaw=0.42, spread=0.30, up=0.28, low=0.44),
     "ʌ": _vowel(jaw=0.33, funnel=0.04, spread=0.10, up=0.20, low=0.34),
     "ə": _vowel(jaw=0.19, round=0.02, funnel=0.05, spread=0.10, up=0.13, low=0.24),
     "ɛ": _vowel(jaw=0.31, spread=0.34, up=0.27, low=0.40),
