@@ -133,7 +133,7 @@ class Synthesize(host_pb2_grpc.SynthesizeServiceServicer):
                 grpc.StatusCode.NOT_FOUND,
                 "VOICE_NOT_FOUND",
                 f"There is no voice '{voice}'.",
-                "Choose one of the voices that `viseme hosts kokoro` lists.",
+                "Choose af_heart, am_michael, bf_emma, zf_xiaoxiao or another one that Describe lists.",
                 voice=voice,
             )
         return voice, speed

@@ -131,8 +131,11 @@ def _pip_download(
 ) -> None:
     # Only wheels: to read a source distribution pip would run its build script.
     options = ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input", "--quiet"]
-    limits = ["--timeout", "10", "--retries", "1", "--progress-bar", "off", "--disable-pip-version-check"]
-    command = [*_pip(scratch), "download", *options, *limits, "--dest", str(archives), *packages]
+    quiet = ["--progress-bar", "off", "--disable-pip-version-check"]
+    limits = ["--retries", "1"]
+    if not os.environ.keys() & {"PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT"}:
+        limits += ["--timeout", "10"]
+    command = [*_pip(scratch), "download", *options, *quiet, *limits, "--dest", str(archives), *packages]
     _run("PyPI", command, {}, scratch, progress)
 
 

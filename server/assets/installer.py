@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -93,6 +92,7 @@ class AssetInstaller:
             with self.store.lock(asset, lambda: sink.update(task, 0, None, "bytes")):
                 if path := self.store.path(asset):
                     return path
+                self.store.sweep(asset)
                 self._fetch(asset, lambda done: sink.update(task, min(done, asset.size), asset.size, "bytes"))
                 return self.store.link(asset)
         except OSError as error:
@@ -174,7 +174,7 @@ class AssetInstaller:
         before = asset.size - sum(missing.size for missing in self._missing(asset))
         packages = " ".join(source.packages)
         failure: SourceError | None = None
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self.store.root) as name:
+        with self.store.scratch(asset) as name:
             directory = Path(name)
             with self._carriers.download(source, directory, lambda done: progress(before + done)) as archives:
                 for file in wanted:

@@ -11,6 +11,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -125,6 +127,15 @@ class AssetStore:
                 fresh.replace(directory / file.name)
         return directory
 
+    def scratch(self, asset: Asset) -> tempfile.TemporaryDirectory[str]:
+        """A directory on the store's file system for what is needed while an asset is fetched."""
+        return tempfile.TemporaryDirectory(prefix=self._scratch_prefix(asset), dir=self.root)
+
+    def sweep(self, asset: Asset) -> None:
+        """Removes what a process that was killed left behind; only for the holder of the asset's lock."""
+        for directory in self.root.glob(f"{self._scratch_prefix(asset)}*"):
+            shutil.rmtree(directory, ignore_errors=True)
+
     @contextlib.contextmanager
     def lock(self, asset: Asset, waiting: Callable[[], None]) -> Iterator[None]:
         """Keeps other processes and threads from installing the same asset at the same time.
@@ -143,6 +154,10 @@ class AssetStore:
                     waiting()
                     time.sleep(0.1)
             yield  # Closing the file releases the lock.
+
+    @staticmethod
+    def _scratch_prefix(asset: Asset) -> str:
+        return f".fetch-{asset.name}-"
 
     def _directory(self, asset: Asset) -> Path:
         return self.root / asset.name

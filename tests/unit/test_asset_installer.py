@@ -480,3 +480,16 @@ def test_processes_fetch_once(tmp_path: Path, web: FileServer) -> None:
     assert [process.exitcode for process in processes] == [0, 0]
     assert web.paths() == ["/a.bin"]
     assert installed(tmp_path / "assets" / "thing") == {"a.bin": CONTENT}
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path, web: FileServer) -> None:
+    web.files = {"/a.bin": CONTENT}
+    installer = AssetInstaller(tmp_path, catalogue([file("a.bin", CONTENT)], web_source(web)))
+    left = tmp_path / "assets" / ".fetch-thing-x1"
+    other = tmp_path / "assets" / ".fetch-something-else-x1"
+    for directory in (left, other):
+        directory.mkdir(parents=True)
+        (directory / "half.whl").write_bytes(OTHER)
+    installer.ensure("thing")
+    assert not left.exists()
+    assert other.exists(), "another asset may be on its way"
