@@ -51,10 +51,13 @@ def reply_config(
     """The first request of a reply.
 
     Raises:
-        ValueError: Both audio and text are given, or neither.
+        ValueError: Both audio and text are given, or neither, or the text is empty.
     """
     if (audio is None) == (text is None):
         raise ValueError("Give either audio or text.")
+    if text == "":
+        # On the wire no text means that a recording follows.
+        raise ValueError("The text is empty.")
     config = dialogue_pb2.ReplyRequest.Config(
         avatar=resource("avatars", avatar),
         voice=resource("voices", voice),
@@ -139,7 +142,9 @@ class ReplyBuilder:
             finished = progress.state == dialogue_pb2.Progress.STATE_FINISHED
             return Progress(progress.stage, finished, seconds(progress.elapsed))
         if kind == "transcript":
-            self._transcript = Transcript(response.transcript.text, response.transcript.language)
+            self._transcript = Transcript(
+                response.transcript.text, response.transcript.language, response.transcript.damaged
+            )
             return self._transcript
         if kind == "sentence":
             return Sentence(response.sentence.index, response.sentence.text)
@@ -256,7 +261,10 @@ def status_value(message: admin_pb2.Status) -> ServerStatus:
 
 def import_metadata(avatar_id: str) -> avatar_pb2.ImportAvatarRequest:
     """The first request of an import."""
-    metadata = avatar_pb2.ImportAvatarRequest.Metadata(avatar_id=avatar_id.rpartition("/")[2])
+    prefix = "avatars/"
+    # Nothing else is cut off: the server refuses what is no name.
+    name = avatar_id[len(prefix) :] if avatar_id.startswith(prefix) else avatar_id
+    metadata = avatar_pb2.ImportAvatarRequest.Metadata(avatar_id=name)
     return avatar_pb2.ImportAvatarRequest(metadata=metadata)
 
 

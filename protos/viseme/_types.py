@@ -26,10 +26,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was heard, and the BCP 47 tag of its language."""
+    """What was heard.
+
+    Attributes:
+        text: What the user said.
+        language: BCP 47 tag.
+        damaged: Whether part of the recording could not be read and was left out.
+    """
 
     text: str
     language: str
+    damaged: bool = False
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,14 @@ class DialogueServicer(dialogue_pb2_grpc.DialogueServiceServicer):
         most = self._settings.limits.max_text_characters
         if len(config.text) > most:
             raise FieldInvalid(
-                f"The text has {len(config.text)} characters; {most} are accepted.", field="config.text"
+                f"The text has {len(config.text)} characters; at most {most} are accepted.",
+                fix="Say it in fewer words, or in several messages.",
+                field="config.text",
             )
         if config.text and not config.text.strip():
-            raise FieldInvalid("The text is blank.", field="config.text")
+            raise FieldInvalid(
+                "The text is blank.", fix="Write what the avatar shall answer.", field="config.text"
+            )
         sample_rate = pcm_rate(config)
         avatar = await asyncio.to_thread(self._avatars.get, config.avatar)
         return TurnRequest(
@@ -126,7 +130,11 @@ def _message(event: Event) -> Response:
         case StageChanged():
             response = Response(progress=_progress(event))
         case Heard():
-            response = Response(transcript=dialogue_pb2.Transcript(text=event.text, language=event.language))
+            response = Response(
+                transcript=dialogue_pb2.Transcript(
+                    text=event.text, language=event.language, damaged=event.damaged
+                )
+            )
         case SentenceBegun():
             response = Response(sentence=dialogue_pb2.ReplySentence(index=event.index, text=event.text))
         case FragmentDrawn():

@@ -17,6 +17,7 @@ HOSTS: Final = "hosts"
 QUESTION_FILE: Final = "Question: {name}"
 QUESTION_TEXT: Final = 'Question: "{text}"'
 HEARD: Final = "heard"
+DAMAGED: Final = "The recording is damaged or breaks off; only the part that could be read was heard."
 SAYS: Final = "says"
 WRITTEN: Final = "Written: {path} ({length} of video, {size}, finished {seconds} after the question)"
 EMBEDDED: Final = (

@@ -67,6 +67,8 @@ class ReplyView:
         elif isinstance(event, Transcript):
             self._transcript = event.text
             self._line(f"{texts.HEARD}: {event.text}")
+            if event.damaged:
+                stderr().print(texts.DAMAGED, markup=False)
         elif isinstance(event, Sentence):
             self._sentences.append(event.text)
             self._line(f"{texts.SAYS}:  {event.text}")

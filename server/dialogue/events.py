@@ -21,10 +21,11 @@ class StageChanged:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was heard: the text and its BCP 47 tag."""
+    """What was heard: the text, its BCP 47 tag, and whether part of the recording could not be read."""
 
     text: str
     language: str
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

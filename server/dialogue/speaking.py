@@ -13,6 +13,28 @@ from server.host_calls import calling, synthesizer
 from server.store.paths import parse_resource_name
 
 
+def asked_voice(described: host_pb2.DescribeResponse, asked: str) -> host_pb2.Voice:
+    """The voice of this name.
+
+    Args:
+        described: What the synthesize host says of itself.
+        asked: `voices/{voice}`.
+
+    Raises:
+        FieldInvalid: It is not the name of a voice.
+        VoiceNotFound: The host does not have it.
+    """
+    voices = _voices(described)
+    voice = voices.get(parse_resource_name(asked, "voices").id)
+    if voice is None:
+        raise VoiceNotFound(
+            f"There is no voice {asked}.",
+            fix=f"Use one of: {', '.join(f'voices/{name}' for name in voices)}",
+            voice=asked,
+        )
+    return voice
+
+
 def choose_voice(
     described: host_pb2.DescribeResponse, asked: str, default: str, language: str
 ) -> host_pb2.Voice:
@@ -30,17 +52,20 @@ def choose_voice(
     Raises:
         VoiceNotFound: The host does not have it.
     """
-    voices = {voice.id: voice for model in described.models for voice in model.voices}
-    named = asked or default
-    voice = voices.get(parse_resource_name(named, "voices").id) if named else None
-    if asked and voice is None:
-        raise VoiceNotFound(f"There is no voice {asked}.", fix="viseme hosts", voice=asked)
-    if voice is not None and (asked or _speaks(voice, language)):
+    if asked:
+        return asked_voice(described, asked)
+    voices = _voices(described)
+    voice = voices.get(parse_resource_name(default, "voices").id) if default else None
+    if voice is not None and _speaks(voice, language):
         return voice
     able = next((other for other in voices.values() if _speaks(other, language)), voice)
     if able is None:
         raise VoiceNotFound(f"No voice of this server speaks the language of the reply ({language}).")
     return able
+
+
+def _voices(described: host_pb2.DescribeResponse) -> dict[str, host_pb2.Voice]:
+    return {voice.id: voice for model in described.models for voice in model.voices}
 
 
 async def synthesize(

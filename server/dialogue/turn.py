@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +42,7 @@ from server.dialogue.hearing import read_pcm, transcribe
 from server.dialogue.hosts import HostAccess
 from server.dialogue.joins import SpeechJoiner
 from server.dialogue.segmenter import Segment
-from server.dialogue.speaking import choose_voice, synthesize
+from server.dialogue.speaking import asked_voice, choose_voice, synthesize
 from server.dialogue.spoken import is_question, language_of
 from server.errors import InternalError, StageTimeout
 from server.llm.failover import Answer, Question
@@ -165,7 +165,7 @@ class Turn:
         if request.said is None:
             self._watch.restart()
             return Heard(request.text, request.language or language_of(request.text))
-        pcm = await self._samples(self._until_arrived(request.said))
+        pcm, damaged = await self._samples(self._until_arrived(request.said))
         self._watch.output("decode")
         await self._watch.end("decode")
         await self._watch.begin("transcribe")
@@ -174,20 +174,22 @@ class Turn:
         heard = await transcribe(channel, host, pcm, request.language, seconds=deadlines.transcribe)
         self._watch.output("transcribe")
         await self._watch.end("transcribe")
+        heard = replace(heard, damaged=damaged)
         await self._emit(heard)
         return heard
 
-    async def _samples(self, said: AsyncIterable[bytes]) -> npt.NDArray[np.int16]:
-        """The note at 16 kHz, int16 [n]."""
+    async def _samples(self, said: AsyncIterable[bytes]) -> tuple[npt.NDArray[np.int16], bool]:
+        """The note at 16 kHz, int16 [n], and whether part of it could not be read."""
         limits = self._settings.limits
         if self._request.sample_rate:
-            return await read_pcm(said, self._request.sample_rate, limits.max_audio_seconds)
+            return await read_pcm(said, self._request.sample_rate, limits.max_audio_seconds), False
         bounds = DecodeLimits(
             max_upload_bytes=limits.max_upload_bytes,
             max_audio_seconds=limits.max_audio_seconds,
             wall_seconds=self._settings.deadlines.decode,
         )
-        return (await self._decoder.decode(said, bounds)).pcm
+        audio = await self._decoder.decode(said, bounds)
+        return audio.pcm, audio.truncated
 
     async def _until_arrived(self, said: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         """The note as it arrives; when it has, the clock starts and decoding begins."""
@@ -214,6 +216,9 @@ class Turn:
         host = self._settings.hosts.synthesize
         channel = await self._hosts.channel(host)
         described = await self._hosts.describe(host)
+        if self._request.voice:
+            # A wrong name is told before the answer is written.
+            asked_voice(described, self._request.voice)
         voice: host_pb2.Voice | None = None
         async for sentence in self._sentences:
             if voice is None:

@@ -212,6 +212,14 @@ async def test_bad_audio_is_refused(start_world: StartWorld, name: str) -> None:
     assert (await ask(world.address, recording("ogg", 1.0)))[0].video
 
 
+async def test_a_recording_that_breaks_off_is_answered_and_said_to_be_damaged(world: World) -> None:
+    whole = recording("flac", 2.5)
+    _, events = await ask(world.address, whole[: len(whole) * 3 // 4])
+    assert [event.damaged for event in events if isinstance(event, Transcript)] == [True]
+    _, events = await ask(world.address, whole)
+    assert [event.damaged for event in events if isinstance(event, Transcript)] == [False]
+
+
 async def test_nothing_understood(world: World) -> None:
     world.hosts["whisper"].heard = " ... "
     error = await refusal(world.address, recording("ogg"))

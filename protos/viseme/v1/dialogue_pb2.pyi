@@ -177,16 +177,20 @@ class Transcript(google.protobuf.message.Message):
 
     TEXT_FIELD_NUMBER: builtins.int
     LANGUAGE_FIELD_NUMBER: builtins.int
+    DAMAGED_FIELD_NUMBER: builtins.int
     text: builtins.str
     language: builtins.str
     """BCP 47 tag."""
+    damaged: builtins.bool
+    """True when the recording was damaged or broke off and only its readable part was heard."""
     def __init__(
         self,
         *,
         text: builtins.str = ...,
         language: builtins.str = ...,
+        damaged: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["language", b"language", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["damaged", b"damaged", "language", b"language", "text", b"text"]) -> None: ...
 
 global___Transcript = Transcript
 
