@@ -164,16 +164,18 @@ def mouth_units(mouth: npt.ArrayLike, effort: npt.ArrayLike, smile: npt.ArrayLik
     add("mouthSmile", wide + 0.24 * spread * free)
     add("mouthDimple", 0.25 * np.clip(wide - 0.25, 0.0, 1.0))
     add("cheekSquint", 0.6 * wide)
-    add("mouthUpperUp", 0.85 * up + 0.28 * tuck)
-    add("mouthLowerDown", 1.05 * low * (1.0 - 0.9 * np.clip(tuck, 0.0, 1.0)))
-    add("mouthRollLower", 0.66 * tuck + 0.22 * close)
-    add("mouthRollUpper", 0.18 * close)
-    add("mouthPress", 0.30 * close)
-    add("mouthShrugLower", 0.08 * close)
+    # Lips that are pressed together are not drawn back at their sides.
+    drawn = 1.0 - 0.75 * np.clip(close, 0.0, 1.0)
+    add("mouthUpperUp", 0.85 * up * drawn + 0.28 * tuck)
+    add("mouthLowerDown", 1.05 * low * drawn * (1.0 - 0.9 * np.clip(tuck, 0.0, 1.0)))
+    add("mouthRollLower", 0.66 * tuck + 0.12 * close)
+    add("mouthRollUpper", 0.12 * close)
+    add("mouthPress", 0.22 * close)
+    add("mouthShrugLower", 0.10 * close)
     # Tip behind the upper teeth up to 0.30, between the teeth above: there is one unit for both.
     add("tongueOut", np.interp(tongue, (0.0, 0.62, 1.0), (0.0, 0.30, 0.58)))
     closure = np.zeros(len(mouth))
-    for amount, gain, left in ((close, 1.15, -0.012), (tuck, 1.10, 0.075), (rest, 1.06, 0.010)):
+    for amount, gain, left in ((close, 1.15, -0.035), (tuck, 1.10, 0.075), (rest, 1.06, 0.010)):
         gap = lip_gap(units)
         closing = np.clip(amount * gain, 0.0, 1.0) * np.maximum(0.0, gap - left)
         closure = np.maximum(closure, closing)
