@@ -8,6 +8,7 @@ that must be.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import importlib.util
 import os
 import shutil
@@ -97,7 +98,7 @@ def open_member(archives: Sequence[Path], member: str) -> Iterator[IO[bytes]]:
     """Opens one file inside one of several archives.
 
     Args:
-        archives: Wheels or npm tarballs.
+        archives: Wheels, or tarballs that are not compressed.
         member: Path within the archive.
 
     Raises:
@@ -147,6 +148,14 @@ def _npm_pack(
     places = [f"--cache={scratch / 'npm'}", f"--pack-destination={archives}"]
     command = [*_npm(scratch, progress), "pack", *packages, *options, *limits, *places]
     _run("npm", command, {"npm_config_update_notifier": "false"}, scratch, progress)
+    for tarball in archives.glob("*.tgz"):
+        # In a compressed archive one reaches a file only through all that come before it.
+        try:
+            with gzip.open(tarball) as packed, tarball.with_suffix(".tar").open("wb") as plain:
+                shutil.copyfileobj(packed, plain)
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise SourceError("npm", f"{tarball.name} is damaged: {error}") from error
+        tarball.unlink()
 
 
 def _pip(scratch: Path) -> list[str]:
