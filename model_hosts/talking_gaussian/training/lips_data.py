@@ -114,24 +114,16 @@ def example(speech: Speech, encoder: WhisperEncoder, clean: bool) -> Example:
     count = len(speech.samples) * FEATURE_RATE // SAMPLE_RATE
     stream = FeatureStream(encoder, SAMPLE_RATE)
     stream.push((np.clip(speech.samples, -1.0, 1.0) * 32767.0).astype(np.int16))
-    # Feature i is centred on second (i + 0.5) / 50: sample 2 i + 1 of the articulation grid.
-    targets = channels(speech.phones, 1, 2 * count)[::2]
-    return Example(
-        stream.features(0, count).astype(np.float16),
-        targets.astype(np.float16),
-        speech.phones,
-        speech.held_out,
-        clean,
-    )
+    features = stream.features(0, count).astype(np.float16)
+    return Example(features, _targets(speech.phones, count), speech.phones, speech.held_out, clean)
 
 
 def write_examples(path: Path, examples: Sequence[Example]) -> None:
-    """Keeps examples in one .npz file."""
+    """Keeps examples in one .npz file, without the targets, which follow from the phonemes."""
     phones = [[[p.symbol, p.start, p.end, p.stress] for p in one.phones] for one in examples]
     np.savez(
         path,
         features=np.concatenate([one.features for one in examples]),
-        targets=np.concatenate([one.targets for one in examples]),
         lengths=np.array([len(one.targets) for one in examples]),
         flags=np.array([(one.held_out, one.clean) for one in examples]),
         phones=np.array(json.dumps(phones)),
@@ -142,14 +134,17 @@ def read_examples(path: Path) -> list[Example]:
     """Reads what `write_examples` kept."""
     with np.load(path) as file:
         cuts = np.cumsum(file["lengths"])[:-1]
-        features, targets = np.split(file["features"], cuts), np.split(file["targets"], cuts)
+        features = np.split(file["features"], cuts)
         phones = [tuple(Phone(*phone) for phone in one) for one in json.loads(str(file["phones"]))]
         return [
-            Example(one, wanted, spoken, bool(held_out), bool(clean))
-            for one, wanted, spoken, (held_out, clean) in zip(
-                features, targets, phones, file["flags"], strict=True
-            )
+            Example(one, _targets(spoken, len(one)), spoken, bool(held_out), bool(clean))
+            for one, spoken, (held_out, clean) in zip(features, phones, file["flags"], strict=True)
         ]
+
+
+def _targets(phones: Sequence[Phone], count: int) -> Halves:
+    # Feature i is centred on second (i + 0.5) / 50: sample 2 i + 1 of the articulation grid.
+    return channels(phones, 1, 2 * count)[::2].astype(np.float16)
 
 
 def _echoed(samples: Doubles, random: np.random.Generator) -> Doubles:
