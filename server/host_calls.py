@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 
 _WRITE_FAILED: Final = "Internal error from Core"
-_SETTLE_STEPS: Final = 200
-_SETTLE_STEP_SECONDS: Final = 0.005
+_SETTLE_SECONDS: Final = 1.0
+_Value = TypeVar("_Value")
 
 
 class Call(Protocol):
     """What is asked of a call of grpc.aio to learn how it ended."""
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Has the callback called as soon as there is a status, and again when another takes its place."""
 
     async def code(self) -> grpc.StatusCode:
         """Its status."""
@@ -48,9 +51,9 @@ class Call(Protocol):
 class Ending:
     """Learns how a call that requests are written to really ended.
 
-    When a call ends while a request is being written, grpc.aio replaces the status that the host sent with
-    INTERNAL, or says INTERNAL first and has the real status a moment later. The status is therefore read as
-    soon as there is one, and again when that was too early.
+    When a call ends while a request is being written, grpc.aio says INTERNAL: instead of the status that the
+    host sent, which it then forgets, or a moment before that. Each status is therefore noted when it is set;
+    a task that waits for the first would already find the second.
 
     Args:
         call: The call.
@@ -58,30 +61,41 @@ class Ending:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        # Ends with the call, at the latest when that is cancelled.
-        self._first = asyncio.ensure_future(self._read())
+        self._error: grpc.aio.AioRpcError | None = None
+        self._known = asyncio.Event()
+        call.add_done_callback(self._note)
 
     async def error(self, seen: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
         """The error the call ended with, where grpc.aio has shown `seen`."""
         if not _is_write_failure(seen):
             return seen
-        error = await self._first
-        for _ in range(_SETTLE_STEPS):
-            if not _is_write_failure(error):
-                break
-            await asyncio.sleep(_SETTLE_STEP_SECONDS)
-            error = await self._read()
-        return error
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await self._known.wait()
+        return self._error or seen
 
-    async def _read(self) -> grpc.aio.AioRpcError:
+    def _note(self, _call: object) -> None:
         call = self._call
-        # Only the first of these waits; the others then come from the same status.
-        code, initial, trailing = (
-            await call.code(),
-            await call.initial_metadata(),
-            await call.trailing_metadata(),
+        error = grpc.aio.AioRpcError(
+            _at_once(call.code()),
+            _at_once(call.initial_metadata()),
+            _at_once(call.trailing_metadata()),
+            _at_once(call.details()),
+            None,
         )
-        return grpc.aio.AioRpcError(code, initial, trailing, await call.details(), None)
+        if not _is_write_failure(error):
+            self._error = error
+            self._known.set()
+
+
+def _at_once(result: Coroutine[Any, Any, _Value]) -> _Value:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        result.send(None)
+    except StopIteration as end:
+        return cast("_Value", end.value)
+    result.close()
+    raise RuntimeError("a call that has ended lets its status be waited for")
 
 
 def _is_write_failure(error: grpc.aio.AioRpcError) -> bool:
