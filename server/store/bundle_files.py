@@ -99,7 +99,10 @@ def unpack_bundle(archive: Path, directory: Path, max_bytes: int) -> None:
                     if file.tell() != entry.file_size:
                         raise BundleInvalid("The .zip is damaged.")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BundleInvalid(f"The file is not a .zip that can be read ({error}).") from error
+        raise BundleInvalid(
+            "The file is not a .zip that can be read, or it is damaged.",
+            fix="Export the avatar again: viseme avatars export NAME -o bundle.zip",
+        ) from error
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], max_bytes: int) -> None:

@@ -32,6 +32,8 @@ _DEVICE: Final = re.compile(
 _FORBIDDEN: Final = frozenset('<>:"|?*')
 _STRUCTURAL: Final = frozenset('./\\:~<>"|?*')
 
+_EXAMPLES: Final = {"avatars": "avatars/demo", "voices": "voices/af_heart", "hosts": "hosts/whisper"}
+
 _ID_RULES: Final[dict[str, tuple[re.Pattern[str], str]]] = {
     "avatars": (
         re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"),
@@ -93,12 +95,12 @@ def parse_resource_name(name: str, collection: str) -> ResourceName:
         FieldInvalid: If it is not the name of a resource in this collection.
     """
     if not name:
-        raise FieldRequired(f"A name is needed, for example {collection}/demo.")
+        raise FieldRequired(f"A name is needed, for example {_EXAMPLES[collection]}.")
     head, separator, tail = name.partition("/")
     if not separator or head != collection:
         raise FieldInvalid(
             f"{quoted(name)} is not the name of a resource in {collection}.",
-            fix=f"Write it as {collection}/ID, for example {collection}/demo.",
+            fix=f"Write it as {collection}/ID, for example {_EXAMPLES[collection]}.",
         )
     return ResourceName(collection, tail)
 

@@ -52,6 +52,8 @@ def say(
             fix='viseme say note.ogg, or viseme say --text "Good morning"',
             code=ExitCode.USAGE,
         )
+    if text is not None and not text.strip():
+        raise CommandError("The text is blank.", fix='viseme say --text "Good morning"', code=ExitCode.USAGE)
     audio = read_chunks(file) if file is not None else None
     with ExitStack() as stack:
         target = stack.enter_context(OutputFile(output))
