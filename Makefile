@@ -45,7 +45,7 @@ test-slow: .venv/.ready-test ## Tests that take longer than half a minute
 
 test-training: .venv/.ready-test ## Tests of the trainer, in its own environment with torch
 	@tools/training_environment .build/environments/training
-	.build/environments/training/bin/python -m pytest -m "torch" $(PYTEST_ARGS)
+	.build/environments/training/bin/python -m pytest -m "torch" $$(grep -rl --include="test_*.py" "mark.torch" tests) $(PYTEST_ARGS)
 
 bench: .venv/.ready-test ## Every benchmark this machine can run
 	@for name in cpu_render long_render reply; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $${failed:-0}
