@@ -89,7 +89,7 @@ class Recogniser:
 
         Args:
             directory: Holds model.bin, config.json, tokenizer.json and vocabulary.txt.
-            threads: Threads of one recognition.
+            threads: CPU threads the host may use.
 
         Raises:
             FileNotFoundError: A file is missing.
@@ -97,8 +97,14 @@ class Recogniser:
         for name in ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt"):
             if not (directory / name).is_file():
                 raise FileNotFoundError(directory / name)
+        # Its threads wait for one another in a loop. Where another process holds one of the cores, two threads
+        # on two cores take up to ten times the CPU; alone they are hardly faster than one on a short note.
         self._whisper = WhisperModel(
-            str(directory), device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=True
+            str(directory),
+            device="cpu",
+            compute_type="int8",
+            cpu_threads=max(1, threads // 2),
+            local_files_only=True,
         )
 
     def transcribe(
