@@ -222,6 +222,15 @@ def test_the_command_writes_bundle_and_sheet(
     assert "fuse 4/4" in capsys.readouterr().err
 
 
+def test_a_training_too_large_for_a_cpu_is_refused_before_it_starts(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["--dataset", str(recording), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert command.main(arguments) == 1
+    assert "need an NVIDIA GPU" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_says_what_is_wrong_with_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert command.main(["--dataset", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.startswith("error: clip.mp4 cannot be read as video")

@@ -17,6 +17,7 @@ from model_hosts.talking_gaussian.preprocess.dataset import load_studio
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.training.evaluate import evaluate
 from model_hosts.talking_gaussian.training.export import Card, export_bundle
+from model_hosts.talking_gaussian.training.rasterise import DeviceUnsuitableError
 from model_hosts.talking_gaussian.training.settings import PRESETS
 from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames
 from model_hosts.talking_gaussian.training.trainer import Progress, Trainer
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         bundle = export_bundle(trainer, card, metrics, options.out)
         if options.sheet:
             options.sheet.write_bytes(encode_png(contact_sheet(trainer, telling_frames(data))))
-    except (DatasetInvalid, BundleInvalid) as error:
+    except (DatasetInvalid, BundleInvalid, DeviceUnsuitableError) as error:
         _say(f"error: {error}")
         return 1
     counts = {name: branch.count for name, branch in bundle.info.branches.items()}

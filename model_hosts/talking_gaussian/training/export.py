@@ -69,7 +69,6 @@ def export_bundle(trainer: Trainer, card: Card, metrics: dict[str, float], path:
         branches[name] = _branch_info(branch)
     drivers: dict[str, Any] = {
         "units": {"names": list(data.maps.names)},
-        "pose_std": [round(float(value), 6) for value in statistics.std],
         "track_mean": [round(float(value), 6) for value in data.track[data.training].mean(0)],
         "pose_coupling": [[round(float(value), 6) for value in row] for row in statistics.coupling],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,36 @@ BLUR = 0.3
 _LEAST_ALPHA = 1 / 255
 _MOST_ALPHA = 0.999
 _NEAR = 0.05
+
+
+_DENSE_LIMIT = 50_000_000
+"""Gaussians times pixels that the dense version takes; half a gigabyte for each frame of a step."""
+
+
+class DeviceUnsuitableError(RuntimeError):
+    """Training cannot run on this device; the message says what would help."""
+
+
+def check_device(device: torch.device, gaussians: int, size: tuple[int, int]) -> None:
+    """Finds out before the first step whether the device can draw.
+
+    Args:
+        device: Where training would run.
+        gaussians: How many are drawn.
+        size: Height and width of the pictures.
+
+    Raises:
+        DeviceUnsuitableError: It cannot.
+    """
+    if device.type == "cuda":
+        if importlib.util.find_spec("gsplat") is None:
+            raise DeviceUnsuitableError(
+                "training on CUDA needs gsplat; install it with: pip install gsplat==1.5.3"
+            )
+    elif gaussians * size[0] * size[1] > _DENSE_LIMIT:
+        raise DeviceUnsuitableError(
+            f"{gaussians} Gaussians at {size[1]}x{size[0]} need an NVIDIA GPU; a CPU only trains tests"
+        )
 
 
 class Splats(NamedTuple):

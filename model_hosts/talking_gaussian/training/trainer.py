@@ -18,7 +18,7 @@ from model_hosts.talking_gaussian.training.frames import Frames
 from model_hosts.talking_gaussian.training.initialise import initial_gaussians
 from model_hosts.talking_gaussian.training.losses import psnr
 from model_hosts.talking_gaussian.training.objective import Objective
-from model_hosts.talking_gaussian.training.rasterise import rasterise
+from model_hosts.talking_gaussian.training.rasterise import check_device, rasterise
 from model_hosts.talking_gaussian.training.scene import Drive, Scene, Shape
 from model_hosts.talking_gaussian.training.settings import Settings
 from model_hosts.talking_gaussian.training.stages import Sampler, Stage, stages
@@ -62,6 +62,9 @@ class Trainer:
         on_progress: Called every 25 steps and at the end of each stage.
         checkpoint_path: Where to keep the state; an existing file of the same training is continued.
         checkpoint_every: Steps between checkpoints.
+
+    Raises:
+        DeviceUnsuitableError: The device cannot train at this size.
     """
 
     def __init__(
@@ -84,6 +87,8 @@ class Trainer:
             centre=data.centre,
             pivot=(width / 2, _PIVOT * height),
         )
+        counts = (settings.face.count, settings.mouth.count, settings.torso.count)
+        check_device(device, sum(counts), data.size)
         self.scene = Scene(initial_gaussians(data, settings), self.shape, settings).to(device)
         self.frames = Frames(data, device)
         self.objective = Objective(self.frames, settings.weights, data.lip_box, data.eye_box)
