@@ -209,6 +209,8 @@ class Launcher:
             "PYTHONPATH": str(sockets / "python"),
             "PYTHONNOUSERSITE": "1",
             "PYTHONUNBUFFERED": "1",
+            # onnxruntime reports to its makers unless it is told not to; nobody hears of a user but the user.
+            "ORT_DISABLE_TELEMETRY": "1",
             "VISEME_HOME": str(self._home),
             "XDG_CACHE_HOME": str(self._home / "cache"),
         }
