@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from server.errors import AssetMissing, VisemeError
+import openai
+
+from server.errors import AssetMissing, HostLost, VisemeError
 from server.host_calls import ModelHosts
 from server.llm.openai_compatible import OpenAICompatible
 from server.llm.provider import Manner, Message, ProviderFailed
@@ -88,6 +90,13 @@ class EmbeddedProvider:
         """See `Provider.stream`."""
         if self._client is None:
             raise ProviderFailed("is not prepared")
-        async with aclosing(self._client.stream(messages, max_tokens=max_tokens)) as pieces:
-            async for piece in pieces:
-                yield piece
+        try:
+            async with aclosing(self._client.stream(messages, max_tokens=max_tokens)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except ProviderFailed as failure:
+            cause = failure.__cause__
+            if cause is None or isinstance(cause, openai.APIStatusError | openai.APITimeoutError):
+                raise
+            # It is on this machine: the connection ends when the host does.
+            raise ProviderFailed(failure.problem, error=HostLost(host=self._host)) from cause

@@ -236,6 +236,14 @@ async def test_embedded_model_answers_last(start_world: StartWorld) -> None:
         assert (await client.admin.status()).llm_providers == ("nowhere/a", "embedded/double")
 
 
+async def test_embedded_model_dies_before_it_answers(start_world: StartWorld) -> None:
+    world = await start_world(llm={})
+    world.hosts["llama"].openai_base_url = "http://127.0.0.1:9/v1"
+    told = await refusal(world.address, text="Hello")
+    assert (told.reason, told.status) == ("HOST_LOST", "UNAVAILABLE")
+    assert told.retryable and told.metadata == {"host": "llama"}
+
+
 async def test_embedded_model_is_not_installed(start_world: StartWorld) -> None:
     world = await start_world(llm={})
     told = await refusal(world.address, text="Hello")
