@@ -52,7 +52,9 @@ class Mandarin:
     def __init__(self) -> None:
         jieba.setLogLevel(logging.WARNING)
         # It keeps its parsed dictionary in a file; by default in a directory that everybody can write to.
-        jieba.dt.tmp_dir = os.environ.get("XDG_CACHE_HOME") or str(Path.cwd())
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache.mkdir(parents=True, exist_ok=True)
+        jieba.dt.tmp_dir = str(cache)
         jieba.initialize()
 
     def __call__(self, text: str) -> str:
