@@ -97,8 +97,9 @@ class Recogniser:
         for name in ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt"):
             if not (directory / name).is_file():
                 raise FileNotFoundError(directory / name)
-        # Its threads wait for one another in a loop. Where another process holds one of the cores, two threads
-        # on two cores take up to ten times the CPU; alone they are hardly faster than one on a short note.
+        # Its threads wait for one another in a loop. Where another process holds one of the cores, two
+        # threads on two cores take up to ten times the CPU; alone they are hardly faster than one on a short
+        # note.
         self._whisper = WhisperModel(
             str(directory),
             device="cpu",
