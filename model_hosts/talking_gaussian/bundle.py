@@ -186,9 +186,7 @@ class Bundle:
         Bundle(self.info, stored, self.background, self.thumbnail).check()
         files = {
             "avatar.json": self.info.to_json().encode(),
-            "model.safetensors": safetensors.numpy.save(
-                stored, metadata={"format": f"{FORMAT}/{VERSION}"}
-            ),
+            "model.safetensors": safetensors.numpy.save(stored, metadata={"format": f"{FORMAT}/{VERSION}"}),
             "background.png": encode_png(self.background),
             "thumbnail.png": encode_png(self.thumbnail),
         }
