@@ -266,7 +266,7 @@ class FaceAnimator:
         while self._vowels and self._frame_at(self._vowels[0].start - ACCENT_LEAD) <= frame:
             vowel = self._vowels.popleft()
             end = min(vowel.end, vowel.start + _ACCENT_WINDOW)
-            low, high = round(vowel.start * hearing.RATE), round(end * hearing.RATE)
+            low, high = _bin_at(vowel.start), _bin_at(end)
             heard = self._loudness.relative(low, max(high, low + 1)).mean()
             strength = max(strength, float(heard) * (0.5 + min(1.0, (end - vowel.start) / 0.2)))
         if self._weight_of_heard(np.array([frame / FPS]))[0] == 1.0:
@@ -283,6 +283,11 @@ class FaceAnimator:
         self._loudness.forget(self._frames * _STEP - hearing.RATE // 2)
         if self._listener is not None:
             self._listener.forget(self._frames)
+
+
+def _bin_at(seconds: float) -> int:
+    """Nearest bin of loudness. Phonemes often end right between two: noise of rounding must not decide."""
+    return math.floor(seconds * hearing.RATE + 0.5 + 1e-6)
 
 
 def animate(pieces: Iterable[Utterance], sample_rate: int, seed: int) -> FaceTrack:
