@@ -71,6 +71,12 @@ class OutputFile:
         """
         if self._path.is_dir():
             raise CommandError(f"{self._path} is a directory.", fix="Name a file.", code=ExitCode.USAGE)
+        if not self._path.parent.is_dir():
+            raise CommandError(
+                f"There is no directory {self._path.parent} to write {self._path.name} to.",
+                fix="Make it, or name another place with -o.",
+                code=ExitCode.NOT_FOUND,
+            )
         if self._path.exists() and not self._overwrite:
             raise CommandError(f"{self._path} exists already.", fix="Name another file, or remove it.")
         try:

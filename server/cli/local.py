@@ -13,7 +13,7 @@ from server.cli.console import say, size_text, stderr
 from server.cli.preparation import Missing, Preparation
 from server.cli.private_server import PrivateServer
 from server.cli.progress import ProgressDisplay
-from server.cli.settings import read_settings, shown_path
+from server.cli.settings import check_home, read_settings, shown_path
 
 if TYPE_CHECKING:
     from server.config import Settings
@@ -31,6 +31,7 @@ def local_server(config: Path | None) -> Iterator[str]:
         CommandError: If the server does not start.
     """
     settings = read_settings(config)
+    check_home(settings)
     preparation = Preparation(settings)
     missing = preparation.missing(preparation.serving_hosts())
     if missing:

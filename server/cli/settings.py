@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -34,6 +35,31 @@ def read_settings(config: Path | None, **values: object) -> Settings:
     from server.config import load_settings
 
     return load_settings(config, **{name: value for name, value in values.items() if value is not None})
+
+
+def check_home(settings: Settings) -> None:
+    """Makes sure that there is a VISEME_HOME to write to, before anything is begun.
+
+    Raises:
+        CommandError: If there is none.
+    """
+    import tempfile
+
+    from server.cli.failures import CommandError, ExitCode
+
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.home):
+            pass
+    except OSError as error:
+        # A full disk is told where it matters, with how much is needed.
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return
+        raise CommandError(
+            f"viseme cannot write to its home {settings.home}: {error.strerror}.",
+            fix="Set VISEME_HOME to a directory that you may write to.",
+            code=ExitCode.NOT_READY,
+        ) from error
 
 
 def shown_path(path: Path) -> str:

@@ -117,7 +117,8 @@ class EnvironmentBuilder:
             if error.errno == errno.ENOSPC:
                 raise _no_room(manifest) from error
             raise EnvironmentFailed(
-                f"The environment of the {manifest.name} host cannot be written: {error}.", host=manifest.name
+                f"The environment of the {manifest.name} host cannot be written: {error.strerror or error}.",
+                host=manifest.name,
             ) from error
         finally:
             sink.finish(task)

@@ -158,7 +158,7 @@ def test_say_offers_a_server_of_its_own() -> None:
         (["say", "missing.ogg"], ExitCode.NOT_FOUND, "no file missing.ogg"),
         (["say", "."], ExitCode.REFUSED, "is a directory"),
         (["say", "--text", "x", "-o", "."], ExitCode.USAGE, "is a directory"),
-        (["say", "--text", "x", "-o", "no/such/place.mp4"], ExitCode.FAILED, "cannot be written"),
+        (["say", "--text", "x", "-o", "no/such/place.mp4"], ExitCode.NOT_FOUND, "no directory no/such"),
         (["render", "--audio", "missing.wav"], ExitCode.NOT_FOUND, "no file missing.wav"),
         (["render"], ExitCode.USAGE, "--audio"),
         (["demo", "--question", "missing.ogg"], ExitCode.NOT_FOUND, "no file missing.ogg"),

@@ -75,9 +75,11 @@ def install_assets(names: Names = None, config: ConfigOption = None) -> None:
     from server.cli.console import say
     from server.cli.preparation import Preparation
     from server.cli.progress import ProgressDisplay
-    from server.cli.settings import read_settings, shown_path
+    from server.cli.settings import check_home, read_settings, shown_path
 
-    preparation = Preparation(read_settings(config))
+    settings = read_settings(config)
+    check_home(settings)
+    preparation = Preparation(settings)
     installer = preparation.installer
     wanted = names or [asset.name for asset in installer.catalogue if asset.default]
     missing = [name for name in wanted if installer.path(name) is None]

@@ -130,7 +130,12 @@ def export_avatar(
     full = avatar_name(name)
     target = output or Path(full.rpartition("/")[2] + ".zip")
     with Client(server) as client, stderr().status(f"Fetching {full} ..."):
-        client.avatars.export(full, target)
+        try:
+            client.avatars.export(full, target)
+        except OSError as error:
+            raise CommandError(
+                f"{target} cannot be written: {error.strerror}.", fix="Name another place with -o."
+            ) from error
     stdout().print(f"Written: {target} ({size_text(target.stat().st_size)})", markup=False)
 
 

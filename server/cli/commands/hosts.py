@@ -65,9 +65,11 @@ def install_hosts(
     from server.cli.console import say
     from server.cli.preparation import Preparation
     from server.cli.progress import ProgressDisplay
-    from server.cli.settings import read_settings
+    from server.cli.settings import check_home, read_settings
 
-    preparation = Preparation(read_settings(config))
+    settings = read_settings(config)
+    check_home(settings)
+    preparation = Preparation(settings)
     hosts = preparation.select(names) if names else preparation.serving_hosts()
     with ProgressDisplay() as progress:
         preparation.complete(preparation.missing(hosts), progress)

@@ -34,10 +34,11 @@ def serve(
     from server.cli.console import say
     from server.cli.preparation import Preparation
     from server.cli.progress import ProgressDisplay
-    from server.cli.settings import read_settings
+    from server.cli.settings import check_home, read_settings
     from server.logging import configure_logging
 
     settings = read_settings(config, listen=listen)
+    check_home(settings)
     if warm:
         preparation = Preparation(settings)
         with ProgressDisplay() as progress:
