@@ -117,9 +117,11 @@ class Llm(_Table):
 class Speech(_Table):
     """How sentences are put together."""
 
+    lead_seconds: float = Field(default=0.2, ge=0, le=3)
+    """Silence before the first sentence, in which the face is seen before it speaks."""
     pause_seconds: float = Field(default=0.25, ge=0, le=3)
     """Silence between two sentences, that of the synthesiser included."""
-    settle_seconds: float = Field(default=0.4, ge=0, le=3)
+    settle_seconds: float = Field(default=0.6, ge=0, le=3)
     """Silence after the last sentence, in which the mouth closes."""
 
 

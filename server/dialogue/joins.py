@@ -1,4 +1,4 @@
-"""Puts pieces of speech together: pauses between sentences, a quiet end, no pops where pieces meet."""
+"""Puts pieces of speech together: a quiet start and end, pauses, no pops where pieces meet."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ class SpeechJoiner:
 
     Args:
         sample_rate: Samples a second of all pieces.
+        lead_seconds: Silence before the first sentence, besides what the synthesiser begins with.
         pause_seconds: Silence between two sentences, what the synthesiser leaves included.
         settle_seconds: Silence after the last sentence, likewise.
     """
 
-    def __init__(self, sample_rate: int, *, pause_seconds: float, settle_seconds: float) -> None:
+    def __init__(
+        self, sample_rate: int, *, lead_seconds: float, pause_seconds: float, settle_seconds: float
+    ) -> None:
         self.sample_rate = sample_rate
+        self._lead = round(lead_seconds * sample_rate)
         self._pause = round(pause_seconds * sample_rate)
         self._settle = round(settle_seconds * sample_rate)
         self._held: tuple[Samples, list[host_pb2.Phoneme]] | None = None
@@ -53,7 +57,7 @@ class SpeechJoiner:
             _fade(samples, self.sample_rate, out=False)
             self._sentence_begun = True
         self._has_phonemes = self._has_phonemes or bool(phonemes)
-        before, self._held = self._held, (samples, list(phonemes))
+        before, self._held = self._held, self._after_lead(samples, list(phonemes))
         return _speech(*before) if before else None
 
     def end_sentence(self, *, complete: bool, question: bool) -> host_pb2.RenderRequest.Speech | None:
@@ -81,6 +85,26 @@ class SpeechJoiner:
         return _speech(
             *self._lengthen(np.zeros(0, np.int16), [], self._settle - self._quiet), end_of_sentence=True
         )
+
+    def _after_lead(
+        self, samples: Samples, phonemes: list[host_pb2.Phoneme]
+    ) -> tuple[Samples, list[host_pb2.Phoneme]]:
+        """Puts the silence of the start before the first piece, and leaves the others as they are."""
+        count, self._lead = self._lead, 0
+        if not count:
+            return samples, phonemes
+        lead = count / self.sample_rate
+        later = [
+            host_pb2.Phoneme(
+                symbol=phoneme.symbol,
+                start_seconds=phoneme.start_seconds + lead,
+                end_seconds=phoneme.end_seconds + lead,
+                stress=phoneme.stress,
+            )
+            for phoneme in phonemes
+        ]
+        silence = host_pb2.Phoneme(symbol=_SILENCE, end_seconds=lead)
+        return np.concatenate([np.zeros(count, np.int16), samples]), [silence, *later] if later else later
 
     def _lengthen(
         self, samples: Samples, phonemes: list[host_pb2.Phoneme], count: int

@@ -243,6 +243,7 @@ class Turn:
                 if self._joiner is None:
                     self._joiner = SpeechJoiner(
                         piece.sample_rate,
+                        lead_seconds=speech.lead_seconds,
                         pause_seconds=speech.pause_seconds,
                         settle_seconds=speech.settle_seconds,
                     )

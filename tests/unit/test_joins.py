@@ -22,8 +22,22 @@ def samples(speech: host_pb2.RenderRequest.Speech) -> np.ndarray:
     return np.frombuffer(speech.pcm, "<i2").astype(int)
 
 
-def joiner() -> SpeechJoiner:
-    return SpeechJoiner(RATE, pause_seconds=0.25, settle_seconds=0.4)
+def joiner(lead_seconds: float = 0.0) -> SpeechJoiner:
+    return SpeechJoiner(RATE, lead_seconds=lead_seconds, pause_seconds=0.25, settle_seconds=0.4)
+
+
+def test_the_first_sentence_alone_begins_after_the_lead() -> None:
+    join = joiner(lead_seconds=0.2)
+    for start in (0.2, 0.0):
+        join.add(loud(1), [Phoneme(symbol="a", end_seconds=1.0, stress=2)])
+        piece = join.end_sentence(complete=True, question=False)
+        assert piece is not None
+        assert not samples(piece)[: round(start * RATE)].any()
+        assert samples(piece)[round(start * RATE) :].any()
+        assert len(samples(piece)) == round((start + 1.25) * RATE)
+        spoken = [phoneme for phoneme in piece.phonemes if phoneme.symbol == "a"]
+        assert [(p.start_seconds, p.end_seconds, p.stress) for p in spoken] == [(start, start + 1, 2)]
+        assert piece.phonemes[0].start_seconds == 0
 
 
 def test_a_pause_is_added_where_there_is_none() -> None:
