@@ -56,10 +56,13 @@ def _wait_for_models(address: str, settings: Settings) -> None:
     give_up = time.monotonic() + LOAD_SECONDS
     with Client(address) as client, ProgressDisplay() as progress:
         while time.monotonic() < give_up:
-            states = [host.state for host in client.admin.hosts() if host.name in wanted]
+            hosts = [host for host in client.admin.hosts() if host.name in wanted]
+            states = [host.state for host in hosts]
+            # What a command has to put right does not come by waiting.
+            stuck = any(host.problem and host.fix.startswith("viseme ") for host in hosts)
             ready = states.count("READY")
             progress.update(texts.LOADING, ready, len(wanted), texts.HOSTS)
-            if ready == len(wanted) or "FAILED" in states or "BACKING_OFF" in states:
+            if stuck or ready == len(wanted) or "FAILED" in states or "BACKING_OFF" in states:
                 break
             time.sleep(POLL_SECONDS)
         progress.finish(texts.LOADING)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from viseme import AsyncClient, Client, Event, Fragment, Progress, Reply, Sentence, Transcript, VisemeError
 
 from tests.acceptance.product import (
+    HOME,
     HOSTS,
     QUESTION,
     Product,
@@ -124,6 +126,7 @@ async def test_the_caller_goes_away(product: Product, moment: Callable[[Event], 
         # Closing the events has cancelled the call.
         assert await product.idle(5) < CANCEL_SECONDS + BUSY_SECONDS
     assert product.temporary_files() == []
+    # What is measured is time: from the moment it must be over, a second in which hosts have nothing to do.
     await asyncio.sleep(CANCEL_SECONDS)
     before = [busy_seconds(host) for host in hosts]
     await asyncio.sleep(1)
@@ -256,4 +259,28 @@ def test_a_model_file_is_missing(tmp_path: Path, short_place: Path) -> None:
     assert caught.value.fix == "viseme assets install whisper-base"
     assert done.code == 6
     assert "viseme assets install whisper-base" in done.told
+    assert not (tmp_path / "reply.mp4").exists()
+
+
+def test_a_model_file_is_damaged(tmp_path: Path, short_place: Path) -> None:
+    home = borrowed_home(tmp_path / "home", without="smollm2-135m-instruct")
+    blobs = home / "assets" / "blobs"
+    blobs.unlink()
+    shutil.copytree(HOME / "assets" / "blobs", blobs, copy_function=os.symlink)
+    asset = home / "assets" / "smollm2-135m-instruct"
+    shutil.copytree(HOME / "assets" / asset.name, asset, symlinks=True)
+    [model] = asset.glob("*.gguf")
+    blob = blobs / model.readlink().name
+    data = bytearray(blob.read_bytes())
+    data[:8] = bytes(8)
+    blob.unlink()
+    blob.write_bytes(data)
+    env = environment(home, short_place)
+    done = finish(start("say", "--text", "Hi", "--local", cwd=tmp_path, env=env))
+    assert done.code == 6
+    assert "'smollm2-135m-instruct' cannot be loaded; its files may be damaged." in done.told
+    assert done.told.endswith("viseme assets verify smollm2-135m-instruct")
+    done = finish(start("assets", "verify", asset.name, cwd=tmp_path, env=env))
+    assert done.code == 1
+    assert model.name in done.out + done.err
     assert not (tmp_path / "reply.mp4").exists()
