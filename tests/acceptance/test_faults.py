@@ -72,6 +72,18 @@ KILLS = {
 }
 
 
+def check_refusal(error: VisemeError, host: str) -> None:
+    """The caller is told that the host was lost, and may try again."""
+    check_sentence(error)
+    assert error.status == "UNAVAILABLE" and error.retryable
+    if host == "llama" and error.reason == "LLM_UNAVAILABLE":
+        # It had begun its first sentence.
+        assert "broke off" in error.message
+    else:
+        assert error.reason == "HOST_LOST"
+        assert error.metadata["host"] == host
+
+
 @pytest.mark.parametrize("host", KILLS)
 async def test_a_host_is_killed_in_its_stage(product: Product, host: str) -> None:
     moment, works = KILLS[host]
@@ -79,17 +91,16 @@ async def test_a_host_is_killed_in_its_stage(product: Product, host: str) -> Non
     processes = family(pid)
     async with turn(product) as events:
         await first(events, moment)
-        os.kill(pid, signal.SIGKILL)
-        with pytest.raises(VisemeError) as caught:
-            await first(events, is_a(Reply))
-    check_sentence(caught.value)
-    assert caught.value.status == "UNAVAILABLE" and caught.value.retryable
-    if host == "llama" and caught.value.reason == "LLM_UNAVAILABLE":
-        # It had already said something.
-        assert "broke off" in caught.value.message
-    else:
-        assert caught.value.reason == "HOST_LOST"
-        assert caught.value.metadata["host"] == host
+        # With its children: the chat host's server would otherwise answer before it sees that it is alone.
+        for process in processes:
+            process.kill()
+        try:
+            reply = await first(events, is_a(Reply))
+        except VisemeError as error:
+            check_refusal(error, host)
+        else:
+            # A model that had said a sentence before it died was heard; that sentence is the answer.
+            assert host == "llama" and isinstance(reply, Reply) and reply.text
     assert left_of(processes, 5) == []
     async with turn(product) as events:
         await first(events, works)
