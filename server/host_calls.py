@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol, cast
 
 import grpc
 import grpc.aio
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
+from viseme._ending import Ending
 from viseme.host.v1 import host_pb2, host_pb2_grpc
 
 from server.errors import DOMAIN, HostLost, InternalError, StageTimeout, VisemeError, error_for_reason
@@ -22,84 +23,6 @@ if TYPE_CHECKING:
         SynthesizeServiceAsyncStub,
         TranscribeServiceAsyncStub,
     )
-
-
-_WRITE_FAILED: Final = "Internal error from Core"
-_SETTLE_SECONDS: Final = 1.0
-_Value = TypeVar("_Value")
-
-
-class Call(Protocol):
-    """What is asked of a call of grpc.aio to learn how it ended."""
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Has the callback called as soon as there is a status, and again when another takes its place."""
-
-    async def code(self) -> grpc.StatusCode:
-        """Its status."""
-
-    async def details(self) -> str:
-        """What the host said."""
-
-    async def initial_metadata(self) -> grpc.aio.Metadata:
-        """Metadata before the responses."""
-
-    async def trailing_metadata(self) -> grpc.aio.Metadata:
-        """Metadata after them."""
-
-
-class Ending:
-    """Learns how a call that requests are written to really ended.
-
-    When a call ends while a request is being written, grpc.aio says INTERNAL: instead of the status that the
-    host sent, which it then forgets, or a moment before that. Each status is therefore noted when it is set;
-    a task that waits for the first would already find the second.
-
-    Args:
-        call: The call.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._error: grpc.aio.AioRpcError | None = None
-        self._known = asyncio.Event()
-        call.add_done_callback(self._note)
-
-    async def error(self, seen: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """The error the call ended with, where grpc.aio has shown `seen`."""
-        if not _is_write_failure(seen):
-            return seen
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE_SECONDS):
-                await self._known.wait()
-        return self._error or seen
-
-    def _note(self, _call: object) -> None:
-        call = self._call
-        error = grpc.aio.AioRpcError(
-            _at_once(call.code()),
-            _at_once(call.initial_metadata()),
-            _at_once(call.trailing_metadata()),
-            _at_once(call.details()),
-            None,
-        )
-        if not _is_write_failure(error):
-            self._error = error
-            self._known.set()
-
-
-def _at_once(result: Coroutine[Any, Any, _Value]) -> _Value:
-    """The result of a coroutine that has nothing to wait for."""
-    try:
-        result.send(None)
-    except StopIteration as end:
-        return cast("_Value", end.value)
-    result.close()
-    raise RuntimeError("a call that has ended lets its status be waited for")
-
-
-def _is_write_failure(error: grpc.aio.AioRpcError) -> bool:
-    return error.code() is grpc.StatusCode.INTERNAL and error.details() == _WRITE_FAILED
 
 
 class ModelHosts(Protocol):

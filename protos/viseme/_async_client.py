@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from viseme import _messages as messages
+from viseme._ending import Ending
 from viseme._errors import from_grpc
 from viseme._types import Avatar, Event, Fragment, Host, RenderSummary, Reply, ServerStatus
 from viseme._uploads import Upload
@@ -169,6 +170,7 @@ class AsyncClient:
         builder = messages.ReplyBuilder(save_to)
         call = self._dialogue.Reply(upload.__aiter__(), timeout=timeout)
         upload.attach(call)
+        upload.ending = Ending(call)
         try:
             async with _errors(self.address, upload):
                 async for response in call:
@@ -206,6 +208,7 @@ class AsyncClient:
         upload = Upload(config, audio, lambda data: render_pb2.StreamRenderRequest(audio=data))
         call = self._rendering.StreamRender(upload.__aiter__(), timeout=timeout)
         upload.attach(call)
+        upload.ending = Ending(call)
         try:
             async with _errors(self.address, upload):
                 async for response in call:
@@ -252,6 +255,7 @@ class AsyncAvatars:
             async with _errors(self._address, upload):
                 call = self._stub.ImportAvatar(upload.__aiter__())
                 upload.attach(call)
+                upload.ending = Ending(call)
                 return messages.avatar_value(await call)
 
     async def export(self, name: str, path: Any) -> Path:
@@ -315,7 +319,8 @@ async def _errors(address: str, upload: Upload | None = None) -> AsyncIterator[N
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise from_grpc(error, address) from error
+        ended = error if upload is None or upload.ending is None else await upload.ending.error(error)
+        raise from_grpc(ended, address) from error
     except asyncio.CancelledError:
         # A call that is cancelled because reading failed looks like this task's own cancellation.
         if upload is not None and upload.error is not None:

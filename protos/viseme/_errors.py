@@ -7,6 +7,8 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
+from viseme._ending import is_write_failure
+
 _DETAILS = "grpc-status-details-bin"
 _DOMAIN = "viseme"
 
@@ -76,5 +78,13 @@ def from_grpc(error: Any, address: str) -> VisemeError:
             fix="Start one: viseme serve",
             retryable=True,
             status=status.name,
+        )
+    if is_write_failure(error):
+        return VisemeError(
+            f"The connection to the viseme server at {address} broke.",
+            reason="SERVER_UNREACHABLE",
+            fix="Try again; if it stays so, start a server: viseme serve",
+            retryable=True,
+            status=grpc.StatusCode.UNAVAILABLE.name,
         )
     return VisemeError(error.details() or status.name, reason=status.name, status=status.name)

@@ -22,6 +22,7 @@ class Upload:
 
     Attributes:
         error: What reading the source raised, or None.
+        ending: How the call ended, for calls of grpc.aio.
 
     Raises:
         OSError: There is no file at the path, or it cannot be read.
@@ -35,6 +36,7 @@ class Upload:
         self._request = request
         self._call: Any = None
         self.error: Exception | None = None
+        self.ending: Any = None
 
     def close(self) -> None:
         """Closes the file that was being read."""

@@ -26,6 +26,8 @@ from typing import Final, ParamSpec
 
 import typer
 
+from server.cli.interrupt import interruptible
+
 P = ParamSpec("P")
 
 
@@ -87,7 +89,8 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            code = command(*args, **kwargs)
+            with interruptible():
+                code = command(*args, **kwargs)
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Final
 
 from server.cli.failures import CommandError, ExitCode
+from server.cli.interrupt import keep, remove_when_interrupted
 
 CHUNK: Final = 64 * 1024
 
@@ -86,6 +87,7 @@ class OutputFile:
                 f"{self._path} cannot be written: {error.strerror}.", fix="Name another place with -o."
             ) from error
         self._part = Path(name)
+        remove_when_interrupted(self._part)
         self._file = os.fdopen(handle, "wb")
         return self
 
@@ -120,7 +122,9 @@ class OutputFile:
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
-        self._part.unlink(missing_ok=True) if self._part.name else None
+        if self._part.name:
+            self._part.unlink(missing_ok=True)
+            keep(self._part)
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:

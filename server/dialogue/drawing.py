@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
+from viseme._ending import Ending
 from viseme.host.v1 import host_pb2
 
 from server.dialogue.concurrency import together
 from server.dialogue.events import FragmentDrawn
 from server.errors import InternalError, StageTimeout
-from server.host_calls import Ending, calling, renderer
+from server.host_calls import calling, renderer
 
 
 @dataclass(frozen=True, slots=True)

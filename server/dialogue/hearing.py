@@ -9,11 +9,12 @@ from typing import Final
 import grpc.aio
 import numpy as np
 import numpy.typing as npt
+from viseme._ending import Ending
 from viseme.host.v1 import host_pb2
 
 from server.dialogue.events import Heard
 from server.errors import AudioEmpty, AudioSilent, AudioTooLong, StageTimeout
-from server.host_calls import Ending, calling, transcriber
+from server.host_calls import calling, transcriber
 from server.media.resample import PcmResampler
 
 _PIECE_SAMPLES: Final = 16000 * 10
