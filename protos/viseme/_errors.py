@@ -79,6 +79,15 @@ def from_grpc(error: Any, address: str) -> VisemeError:
             retryable=True,
             status=status.name,
         )
+    if status is grpc.StatusCode.CANCELLED:
+        # Not by us: a server that stops does so to requests that come while it does.
+        return VisemeError(
+            f"The viseme server at {address} ended the request; it is probably stopping.",
+            reason="SERVER_STOPPING",
+            fix="Try again; if it stays so, start a server: viseme serve",
+            retryable=True,
+            status=grpc.StatusCode.UNAVAILABLE.name,
+        )
     if is_write_failure(error):
         return VisemeError(
             f"The connection to the viseme server at {address} broke.",
