@@ -11,7 +11,6 @@ arrived. With --demo a whole second `viseme demo` is timed too.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -140,7 +139,6 @@ def measure(arguments: argparse.Namespace) -> Figures:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
