@@ -13,11 +13,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16viseme/v1/avatar.proto\x12\tviseme.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n\x06\x41vatar\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x11\n\tsynthetic\x18\x04 \x01(\x08\x12\r\n\x05width\x18\x05 \x01(\x05\x12\x0e\n\x06height\x18\x06 \x01(\x05\x12\x0b\n\x03\x66ps\x18\x07 \x01(\x05\x12\x15\n\raudio_encoder\x18\x08 \x01(\t\x12\x16\n\x0egaussian_count\x18\t \x01(\x03\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12\x0f\n\x07license\x18\x0b \x01(\t\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tthumbnail\x18\r \x01(\x0c\x12\x15\n\rdefault_voice\x18\x0e \x01(\t\"%\n\x10GetAvatarRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\";\n\x12ListAvatarsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListAvatarsResponse\x12\"\n\x07\x61vatars\x18\x01 \x03(\x0b\x32\x11.viseme.v1.Avatar\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x91\x01\n\x13ImportAvatarRequest\x12;\n\x08metadata\x18\x01 \x01(\x0b\x32\'.viseme.v1.ImportAvatarRequest.MetadataH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x1a\"\n\x08Metadata\x12\x16\n\tavatar_id\x18\x01 \x01(\tB\x03\xe0\x41\x02\x42\t\n\x07payload\"(\n\x13\x45xportAvatarRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"$\n\x14\x45xportAvatarResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"(\n\x13\x44\x65leteAvatarRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x32\xfa\x02\n\rAvatarService\x12;\n\tGetAvatar\x12\x1b.viseme.v1.GetAvatarRequest\x1a\x11.viseme.v1.Avatar\x12L\n\x0bListAvatars\x12\x1d.viseme.v1.ListAvatarsRequest\x1a\x1e.viseme.v1.ListAvatarsResponse\x12\x43\n\x0cImportAvatar\x12\x1e.viseme.v1.ImportAvatarRequest\x1a\x11.viseme.v1.Avatar(\x01\x12Q\n\x0c\x45xportAvatar\x12\x1e.viseme.v1.ExportAvatarRequest\x1a\x1f.viseme.v1.ExportAvatarResponse0\x01\x12\x46\n\x0c\x44\x65leteAvatar\x12\x1e.viseme.v1.DeleteAvatarRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16viseme/v1/avatar.proto\x12\tviseme.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a#google/longrunning/operations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x04\n\x06\x41vatar\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x11\n\tsynthetic\x18\x04 \x01(\x08\x12\r\n\x05width\x18\x05 \x01(\x05\x12\x0e\n\x06height\x18\x06 \x01(\x05\x12\x0b\n\x03\x66ps\x18\x07 \x01(\x05\x12\x15\n\raudio_encoder\x18\x08 \x01(\t\x12\x16\n\x0egaussian_count\x18\t \x01(\x03\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12\x0f\n\x07license\x18\x0b \x01(\t\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tthumbnail\x18\r \x01(\x0c\x12\x15\n\rdefault_voice\x18\x0e \x01(\t\x12&\n\x05state\x18\x0f \x01(\x0e\x32\x17.viseme.v1.Avatar.State\x12\x11\n\toperation\x18\x10 \x01(\t\x12-\n\x08\x66indings\x18\x11 \x03(\x0b\x32\x1b.viseme.v1.RecordingFinding\"~\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x13\n\x0fSTATE_PREPARING\x10\x02\x12\x12\n\x0eSTATE_PREPARED\x10\x03\x12\x12\n\x0eSTATE_TRAINING\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"O\n\x10RecordingFinding\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0b\n\x03\x66ix\x18\x03 \x01(\t\x12\x0f\n\x07refused\x18\x04 \x01(\x08\"%\n\x10GetAvatarRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\";\n\x12ListAvatarsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListAvatarsResponse\x12\"\n\x07\x61vatars\x18\x01 \x03(\x0b\x32\x11.viseme.v1.Avatar\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x91\x01\n\x13ImportAvatarRequest\x12;\n\x08metadata\x18\x01 \x01(\x0b\x32\'.viseme.v1.ImportAvatarRequest.MetadataH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x1a\"\n\x08Metadata\x12\x16\n\tavatar_id\x18\x01 \x01(\tB\x03\xe0\x41\x02\x42\t\n\x07payload\"(\n\x13\x45xportAvatarRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"$\n\x14\x45xportAvatarResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"(\n\x13\x44\x65leteAvatarRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"\xca\x02\n\x13\x43reateAvatarRequest\x12;\n\x08metadata\x18\x01 \x01(\x0b\x32\'.viseme.v1.CreateAvatarRequest.MetadataH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x1a\xda\x01\n\x08Metadata\x12\x16\n\tavatar_id\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x14\n\x07\x63onsent\x18\x02 \x01(\x08\x42\x03\xe0\x41\x02\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x05\x12\r\n\x05train\x18\x06 \x01(\x08\x12/\n\x08training\x18\x07 \x01(\x0b\x32\x1d.viseme.v1.TrainAvatarRequest\x12\x15\n\rdefault_voice\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\tB\t\n\x07payload\"d\n\x12TrainAvatarRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06preset\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\r\x12\x12\n\nrequest_id\x18\x05 \x01(\t\",\n\x17GetAvatarPreviewRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"O\n\rAvatarPreview\x12\r\n\x05image\x18\x01 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbb\x03\n\x17\x41vatarOperationMetadata\x12\x0e\n\x06\x61vatar\x18\x01 \x01(\t\x12\x35\n\x04task\x18\x02 \x01(\x0e\x32\'.viseme.v1.AvatarOperationMetadata.Task\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05stage\x18\x05 \x01(\t\x12\x0c\n\x04step\x18\x06 \x01(\x05\x12\r\n\x05steps\x18\x07 \x01(\x05\x12\x10\n\x08\x66raction\x18\x08 \x01(\x01\x12,\n\tremaining\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04loss\x18\n \x01(\x01\x12\x0c\n\x04psnr\x18\x0b \x01(\x01\x12\x0e\n\x06\x64\x65vice\x18\x0c \x01(\t\x12\x0f\n\x07message\x18\r \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x0e \x01(\x05\">\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x10\n\x0cTASK_PREPARE\x10\x01\x12\x0e\n\nTASK_TRAIN\x10\x02\x32\xea\x04\n\rAvatarService\x12;\n\tGetAvatar\x12\x1b.viseme.v1.GetAvatarRequest\x1a\x11.viseme.v1.Avatar\x12L\n\x0bListAvatars\x12\x1d.viseme.v1.ListAvatarsRequest\x1a\x1e.viseme.v1.ListAvatarsResponse\x12\x43\n\x0cImportAvatar\x12\x1e.viseme.v1.ImportAvatarRequest\x1a\x11.viseme.v1.Avatar(\x01\x12Q\n\x0c\x45xportAvatar\x12\x1e.viseme.v1.ExportAvatarRequest\x1a\x1f.viseme.v1.ExportAvatarResponse0\x01\x12\x46\n\x0c\x44\x65leteAvatar\x12\x1e.viseme.v1.DeleteAvatarRequest\x1a\x16.google.protobuf.Empty\x12O\n\x0c\x43reateAvatar\x12\x1e.viseme.v1.CreateAvatarRequest\x1a\x1d.google.longrunning.Operation(\x01\x12K\n\x0bTrainAvatar\x12\x1d.viseme.v1.TrainAvatarRequest\x1a\x1d.google.longrunning.Operation\x12P\n\x10GetAvatarPreview\x12\".viseme.v1.GetAvatarPreviewRequest\x1a\x18.viseme.v1.AvatarPreviewb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,24 +34,48 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_EXPORTAVATARREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_DELETEAVATARREQUEST'].fields_by_name['name']._options = None
   _globals['_DELETEAVATARREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
-  _globals['_AVATAR']._serialized_start=133
-  _globals['_AVATAR']._serialized_end=436
-  _globals['_GETAVATARREQUEST']._serialized_start=438
-  _globals['_GETAVATARREQUEST']._serialized_end=475
-  _globals['_LISTAVATARSREQUEST']._serialized_start=477
-  _globals['_LISTAVATARSREQUEST']._serialized_end=536
-  _globals['_LISTAVATARSRESPONSE']._serialized_start=538
-  _globals['_LISTAVATARSRESPONSE']._serialized_end=620
-  _globals['_IMPORTAVATARREQUEST']._serialized_start=623
-  _globals['_IMPORTAVATARREQUEST']._serialized_end=768
-  _globals['_IMPORTAVATARREQUEST_METADATA']._serialized_start=723
-  _globals['_IMPORTAVATARREQUEST_METADATA']._serialized_end=757
-  _globals['_EXPORTAVATARREQUEST']._serialized_start=770
-  _globals['_EXPORTAVATARREQUEST']._serialized_end=810
-  _globals['_EXPORTAVATARRESPONSE']._serialized_start=812
-  _globals['_EXPORTAVATARRESPONSE']._serialized_end=848
-  _globals['_DELETEAVATARREQUEST']._serialized_start=850
-  _globals['_DELETEAVATARREQUEST']._serialized_end=890
-  _globals['_AVATARSERVICE']._serialized_start=893
-  _globals['_AVATARSERVICE']._serialized_end=1271
+  _globals['_CREATEAVATARREQUEST_METADATA'].fields_by_name['avatar_id']._options = None
+  _globals['_CREATEAVATARREQUEST_METADATA'].fields_by_name['avatar_id']._serialized_options = b'\340A\002'
+  _globals['_CREATEAVATARREQUEST_METADATA'].fields_by_name['consent']._options = None
+  _globals['_CREATEAVATARREQUEST_METADATA'].fields_by_name['consent']._serialized_options = b'\340A\002'
+  _globals['_GETAVATARPREVIEWREQUEST'].fields_by_name['name']._options = None
+  _globals['_GETAVATARPREVIEWREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
+  _globals['_AVATAR']._serialized_start=202
+  _globals['_AVATAR']._serialized_end=739
+  _globals['_AVATAR_STATE']._serialized_start=613
+  _globals['_AVATAR_STATE']._serialized_end=739
+  _globals['_RECORDINGFINDING']._serialized_start=741
+  _globals['_RECORDINGFINDING']._serialized_end=820
+  _globals['_GETAVATARREQUEST']._serialized_start=822
+  _globals['_GETAVATARREQUEST']._serialized_end=859
+  _globals['_LISTAVATARSREQUEST']._serialized_start=861
+  _globals['_LISTAVATARSREQUEST']._serialized_end=920
+  _globals['_LISTAVATARSRESPONSE']._serialized_start=922
+  _globals['_LISTAVATARSRESPONSE']._serialized_end=1004
+  _globals['_IMPORTAVATARREQUEST']._serialized_start=1007
+  _globals['_IMPORTAVATARREQUEST']._serialized_end=1152
+  _globals['_IMPORTAVATARREQUEST_METADATA']._serialized_start=1107
+  _globals['_IMPORTAVATARREQUEST_METADATA']._serialized_end=1141
+  _globals['_EXPORTAVATARREQUEST']._serialized_start=1154
+  _globals['_EXPORTAVATARREQUEST']._serialized_end=1194
+  _globals['_EXPORTAVATARRESPONSE']._serialized_start=1196
+  _globals['_EXPORTAVATARRESPONSE']._serialized_end=1232
+  _globals['_DELETEAVATARREQUEST']._serialized_start=1234
+  _globals['_DELETEAVATARREQUEST']._serialized_end=1274
+  _globals['_CREATEAVATARREQUEST']._serialized_start=1277
+  _globals['_CREATEAVATARREQUEST']._serialized_end=1607
+  _globals['_CREATEAVATARREQUEST_METADATA']._serialized_start=1378
+  _globals['_CREATEAVATARREQUEST_METADATA']._serialized_end=1596
+  _globals['_TRAINAVATARREQUEST']._serialized_start=1609
+  _globals['_TRAINAVATARREQUEST']._serialized_end=1709
+  _globals['_GETAVATARPREVIEWREQUEST']._serialized_start=1711
+  _globals['_GETAVATARPREVIEWREQUEST']._serialized_end=1755
+  _globals['_AVATARPREVIEW']._serialized_start=1757
+  _globals['_AVATARPREVIEW']._serialized_end=1836
+  _globals['_AVATAROPERATIONMETADATA']._serialized_start=1839
+  _globals['_AVATAROPERATIONMETADATA']._serialized_end=2282
+  _globals['_AVATAROPERATIONMETADATA_TASK']._serialized_start=2220
+  _globals['_AVATAROPERATIONMETADATA_TASK']._serialized_end=2282
+  _globals['_AVATARSERVICE']._serialized_start=2285
+  _globals['_AVATARSERVICE']._serialized_end=2903
 # @@protoc_insertion_point(module_scope)

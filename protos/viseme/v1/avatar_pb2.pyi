@@ -6,10 +6,18 @@ isort:skip_file
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import sys
 import typing
+
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
@@ -18,6 +26,37 @@ class Avatar(google.protobuf.message.Message):
     """A trained talking head."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Avatar._State.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Avatar._State.ValueType  # 0
+        STATE_READY: Avatar._State.ValueType  # 1
+        """It can be rendered."""
+        STATE_PREPARING: Avatar._State.ValueType  # 2
+        """Its recording is being prepared."""
+        STATE_PREPARED: Avatar._State.ValueType  # 3
+        """Its recording is prepared; it can be trained."""
+        STATE_TRAINING: Avatar._State.ValueType  # 4
+        """It is being trained; it can be rendered if it was trained before."""
+        STATE_FAILED: Avatar._State.ValueType  # 5
+        """Its recording could not be prepared; the operation says why."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: Avatar.State.ValueType  # 0
+    STATE_READY: Avatar.State.ValueType  # 1
+    """It can be rendered."""
+    STATE_PREPARING: Avatar.State.ValueType  # 2
+    """Its recording is being prepared."""
+    STATE_PREPARED: Avatar.State.ValueType  # 3
+    """Its recording is prepared; it can be trained."""
+    STATE_TRAINING: Avatar.State.ValueType  # 4
+    """It is being trained; it can be rendered if it was trained before."""
+    STATE_FAILED: Avatar.State.ValueType  # 5
+    """Its recording could not be prepared; the operation says why."""
 
     NAME_FIELD_NUMBER: builtins.int
     DISPLAY_NAME_FIELD_NUMBER: builtins.int
@@ -33,6 +72,9 @@ class Avatar(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     THUMBNAIL_FIELD_NUMBER: builtins.int
     DEFAULT_VOICE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    OPERATION_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, `avatars/{avatar}`."""
     display_name: builtins.str
@@ -59,9 +101,17 @@ class Avatar(google.protobuf.message.Message):
     """A small PNG of the avatar."""
     default_voice: builtins.str
     """The voice this avatar speaks with unless the caller names another, `voices/{voice}`."""
+    state: global___Avatar.State.ValueType
+    """What can be done with it."""
+    operation: builtins.str
+    """The latest operation on it, `operations/{operation}`; empty when there was none."""
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the bundle was stored here; the build time for an avatar that ships with viseme."""
+
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RecordingFinding]:
+        """What to know about its recording."""
 
     def __init__(
         self,
@@ -80,11 +130,44 @@ class Avatar(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         thumbnail: builtins.bytes = ...,
         default_voice: builtins.str = ...,
+        state: global___Avatar.State.ValueType = ...,
+        operation: builtins.str = ...,
+        findings: collections.abc.Iterable[global___RecordingFinding] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audio_encoder", b"audio_encoder", "create_time", b"create_time", "default_voice", b"default_voice", "description", b"description", "display_name", b"display_name", "fps", b"fps", "gaussian_count", b"gaussian_count", "height", b"height", "license", b"license", "name", b"name", "size_bytes", b"size_bytes", "synthetic", b"synthetic", "thumbnail", b"thumbnail", "width", b"width"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audio_encoder", b"audio_encoder", "create_time", b"create_time", "default_voice", b"default_voice", "description", b"description", "display_name", b"display_name", "findings", b"findings", "fps", b"fps", "gaussian_count", b"gaussian_count", "height", b"height", "license", b"license", "name", b"name", "operation", b"operation", "size_bytes", b"size_bytes", "state", b"state", "synthetic", b"synthetic", "thumbnail", b"thumbnail", "width", b"width"]) -> None: ...
 
 global___Avatar = Avatar
+
+@typing.final
+class RecordingFinding(google.protobuf.message.Message):
+    """What the quality gate found in a recording."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    FIX_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
+    code: builtins.str
+    """UPPER_SNAKE, such as `FACE_SMALL`."""
+    message: builtins.str
+    """One sentence: what is the matter."""
+    fix: builtins.str
+    """One sentence: what to do."""
+    refused: builtins.bool
+    """True when the recording cannot be used because of it."""
+    def __init__(
+        self,
+        *,
+        code: builtins.str = ...,
+        message: builtins.str = ...,
+        fix: builtins.str = ...,
+        refused: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["code", b"code", "fix", b"fix", "message", b"message", "refused", b"refused"]) -> None: ...
+
+global___RecordingFinding = RecordingFinding
 
 @typing.final
 class GetAvatarRequest(google.protobuf.message.Message):
@@ -229,3 +312,243 @@ class DeleteAvatarRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
 
 global___DeleteAvatarRequest = DeleteAvatarRequest
+
+@typing.final
+class CreateAvatarRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Metadata(google.protobuf.message.Message):
+        """First message: what is being uploaded."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        AVATAR_ID_FIELD_NUMBER: builtins.int
+        CONSENT_FIELD_NUMBER: builtins.int
+        DISPLAY_NAME_FIELD_NUMBER: builtins.int
+        FILE_NAME_FIELD_NUMBER: builtins.int
+        SIZE_FIELD_NUMBER: builtins.int
+        TRAIN_FIELD_NUMBER: builtins.int
+        TRAINING_FIELD_NUMBER: builtins.int
+        DEFAULT_VOICE_FIELD_NUMBER: builtins.int
+        REQUEST_ID_FIELD_NUMBER: builtins.int
+        avatar_id: builtins.str
+        """The last segment of the new resource name: lower-case letters, digits and hyphens, at most 63."""
+        consent: builtins.bool
+        """That the person in the video has agreed to being made into an avatar. It is kept with the recording."""
+        display_name: builtins.str
+        """What people call this avatar; the id when empty."""
+        file_name: builtins.str
+        """Name of the file, for messages."""
+        size: builtins.int
+        """Width and height of the avatar's picture in pixels, 256 or 512; 0 means 512."""
+        train: builtins.bool
+        """Train as soon as the recording is prepared."""
+        default_voice: builtins.str
+        """The voice the avatar speaks with, `voices/{voice}`; empty for one of the synthesiser's."""
+        request_id: builtins.str
+        """Repeating a request with the same id gives the same operation."""
+        @property
+        def training(self) -> global___TrainAvatarRequest:
+            """How to train then; `name` and `request_id` are not needed."""
+
+        def __init__(
+            self,
+            *,
+            avatar_id: builtins.str = ...,
+            consent: builtins.bool = ...,
+            display_name: builtins.str = ...,
+            file_name: builtins.str = ...,
+            size: builtins.int = ...,
+            train: builtins.bool = ...,
+            training: global___TrainAvatarRequest | None = ...,
+            default_voice: builtins.str = ...,
+            request_id: builtins.str = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["training", b"training"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["avatar_id", b"avatar_id", "consent", b"consent", "default_voice", b"default_voice", "display_name", b"display_name", "file_name", b"file_name", "request_id", b"request_id", "size", b"size", "train", b"train", "training", b"training"]) -> None: ...
+
+    METADATA_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """A piece of the video."""
+    @property
+    def metadata(self) -> global___CreateAvatarRequest.Metadata:
+        """Must come first, once."""
+
+    def __init__(
+        self,
+        *,
+        metadata: global___CreateAvatarRequest.Metadata | None = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["data", b"data", "metadata", b"metadata", "payload", b"payload"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "metadata", b"metadata", "payload", b"payload"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["payload", b"payload"]) -> typing.Literal["metadata", "data"] | None: ...
+
+global___CreateAvatarRequest = CreateAvatarRequest
+
+@typing.final
+class TrainAvatarRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PRESET_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """`avatars/{avatar}`."""
+    preset: builtins.str
+    """The recipe: `quick`, `person` or `laptop`; empty for the one that suits the device."""
+    device: builtins.str
+    """What to train on: `auto` or empty, `cpu`, or a GPU by index, UUID or name."""
+    seed: builtins.int
+    """Seed of everything random."""
+    request_id: builtins.str
+    """Repeating a request with the same id gives the same operation."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        preset: builtins.str = ...,
+        device: builtins.str = ...,
+        seed: builtins.int = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "name", b"name", "preset", b"preset", "request_id", b"request_id", "seed", b"seed"]) -> None: ...
+
+global___TrainAvatarRequest = TrainAvatarRequest
+
+@typing.final
+class GetAvatarPreviewRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """`avatars/{avatar}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___GetAvatarPreviewRequest = GetAvatarPreviewRequest
+
+@typing.final
+class AvatarPreview(google.protobuf.message.Message):
+    """A picture of an avatar in the making: the contact sheet of its recording, or a frame beside its truth."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    image: builtins.bytes
+    """PNG."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        image: builtins.bytes = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "image", b"image"]) -> None: ...
+
+global___AvatarPreview = AvatarPreview
+
+@typing.final
+class AvatarOperationMetadata(google.protobuf.message.Message):
+    """Metadata of the operations on avatars."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Task:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _TaskEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[AvatarOperationMetadata._Task.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        TASK_UNSPECIFIED: AvatarOperationMetadata._Task.ValueType  # 0
+        TASK_PREPARE: AvatarOperationMetadata._Task.ValueType  # 1
+        """The recording is prepared."""
+        TASK_TRAIN: AvatarOperationMetadata._Task.ValueType  # 2
+        """The avatar is trained."""
+
+    class Task(_Task, metaclass=_TaskEnumTypeWrapper): ...
+    TASK_UNSPECIFIED: AvatarOperationMetadata.Task.ValueType  # 0
+    TASK_PREPARE: AvatarOperationMetadata.Task.ValueType  # 1
+    """The recording is prepared."""
+    TASK_TRAIN: AvatarOperationMetadata.Task.ValueType  # 2
+    """The avatar is trained."""
+
+    AVATAR_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    START_TIME_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    FRACTION_FIELD_NUMBER: builtins.int
+    REMAINING_FIELD_NUMBER: builtins.int
+    LOSS_FIELD_NUMBER: builtins.int
+    PSNR_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    avatar: builtins.str
+    """`avatars/{avatar}`."""
+    task: global___AvatarOperationMetadata.Task.ValueType
+    stage: builtins.str
+    """What is being done: a step of the preparation, or `mouth`, `face` or `fuse`."""
+    step: builtins.int
+    """Steps of the stage that are done, and all of them."""
+    steps: builtins.int
+    fraction: builtins.float
+    """Share of the whole operation that is done, 0 to 1."""
+    loss: builtins.float
+    """Of the latest step."""
+    psnr: builtins.float
+    """Of the latest frames, dB."""
+    device: builtins.str
+    """What it runs on: `cpu`, or the GPU's name."""
+    message: builtins.str
+    """The latest thing worth telling, one sentence."""
+    attempt: builtins.int
+    """How often it was begun: 2 after one interruption."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    @property
+    def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When work on it began, most recently; absent while it waits."""
+
+    @property
+    def remaining(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the rest will take, as far as is known."""
+
+    def __init__(
+        self,
+        *,
+        avatar: builtins.str = ...,
+        task: global___AvatarOperationMetadata.Task.ValueType = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        stage: builtins.str = ...,
+        step: builtins.int = ...,
+        steps: builtins.int = ...,
+        fraction: builtins.float = ...,
+        remaining: google.protobuf.duration_pb2.Duration | None = ...,
+        loss: builtins.float = ...,
+        psnr: builtins.float = ...,
+        device: builtins.str = ...,
+        message: builtins.str = ...,
+        attempt: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "remaining", b"remaining", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "avatar", b"avatar", "create_time", b"create_time", "device", b"device", "fraction", b"fraction", "loss", b"loss", "message", b"message", "psnr", b"psnr", "remaining", b"remaining", "stage", b"stage", "start_time", b"start_time", "step", b"step", "steps", b"steps", "task", b"task"]) -> None: ...
+
+global___AvatarOperationMetadata = AvatarOperationMetadata

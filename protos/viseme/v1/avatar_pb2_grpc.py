@@ -2,6 +2,7 @@
 """Client and server classes corresponding to protobuf-defined services."""
 import grpc
 
+from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from viseme.v1 import avatar_pb2 as viseme_dot_v1_dot_avatar__pb2
 
@@ -41,6 +42,21 @@ class AvatarServiceStub(object):
                 request_serializer=viseme_dot_v1_dot_avatar__pb2.DeleteAvatarRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 )
+        self.CreateAvatar = channel.stream_unary(
+                '/viseme.v1.AvatarService/CreateAvatar',
+                request_serializer=viseme_dot_v1_dot_avatar__pb2.CreateAvatarRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                )
+        self.TrainAvatar = channel.unary_unary(
+                '/viseme.v1.AvatarService/TrainAvatar',
+                request_serializer=viseme_dot_v1_dot_avatar__pb2.TrainAvatarRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                )
+        self.GetAvatarPreview = channel.unary_unary(
+                '/viseme.v1.AvatarService/GetAvatarPreview',
+                request_serializer=viseme_dot_v1_dot_avatar__pb2.GetAvatarPreviewRequest.SerializeToString,
+                response_deserializer=viseme_dot_v1_dot_avatar__pb2.AvatarPreview.FromString,
+                )
 
 
 class AvatarServiceServicer(object):
@@ -76,7 +92,29 @@ class AvatarServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAvatar(self, request, context):
-        """Deletes an avatar with everything derived from it.
+        """Deletes an avatar with everything derived from it; its operation is cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateAvatar(self, request_iterator, context):
+        """Uploads a video of a person and prepares it for training. The operation's response is the Avatar, its
+        metadata AvatarOperationMetadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TrainAvatar(self, request, context):
+        """Trains an avatar from its recording, also once more. Response and metadata are those of CreateAvatar.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAvatarPreview(self, request, context):
+        """Returns the latest picture of an avatar in the making.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +147,21 @@ def add_AvatarServiceServicer_to_server(servicer, server):
                     servicer.DeleteAvatar,
                     request_deserializer=viseme_dot_v1_dot_avatar__pb2.DeleteAvatarRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'CreateAvatar': grpc.stream_unary_rpc_method_handler(
+                    servicer.CreateAvatar,
+                    request_deserializer=viseme_dot_v1_dot_avatar__pb2.CreateAvatarRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'TrainAvatar': grpc.unary_unary_rpc_method_handler(
+                    servicer.TrainAvatar,
+                    request_deserializer=viseme_dot_v1_dot_avatar__pb2.TrainAvatarRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'GetAvatarPreview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAvatarPreview,
+                    request_deserializer=viseme_dot_v1_dot_avatar__pb2.GetAvatarPreviewRequest.FromString,
+                    response_serializer=viseme_dot_v1_dot_avatar__pb2.AvatarPreview.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -203,5 +256,56 @@ class AvatarService(object):
         return grpc.experimental.unary_unary(request, target, '/viseme.v1.AvatarService/DeleteAvatar',
             viseme_dot_v1_dot_avatar__pb2.DeleteAvatarRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CreateAvatar(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(request_iterator, target, '/viseme.v1.AvatarService/CreateAvatar',
+            viseme_dot_v1_dot_avatar__pb2.CreateAvatarRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def TrainAvatar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/viseme.v1.AvatarService/TrainAvatar',
+            viseme_dot_v1_dot_avatar__pb2.TrainAvatarRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetAvatarPreview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/viseme.v1.AvatarService/GetAvatarPreview',
+            viseme_dot_v1_dot_avatar__pb2.GetAvatarPreviewRequest.SerializeToString,
+            viseme_dot_v1_dot_avatar__pb2.AvatarPreview.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -5,6 +5,7 @@ isort:skip_file
 
 import abc
 import collections.abc
+import google.longrunning.operations_pb2
 import google.protobuf.empty_pb2
 import grpc
 import grpc.aio
@@ -50,7 +51,27 @@ class AvatarServiceStub:
         viseme.v1.avatar_pb2.DeleteAvatarRequest,
         google.protobuf.empty_pb2.Empty,
     ]
-    """Deletes an avatar with everything derived from it."""
+    """Deletes an avatar with everything derived from it; its operation is cancelled."""
+
+    CreateAvatar: grpc.StreamUnaryMultiCallable[
+        viseme.v1.avatar_pb2.CreateAvatarRequest,
+        google.longrunning.operations_pb2.Operation,
+    ]
+    """Uploads a video of a person and prepares it for training. The operation's response is the Avatar, its
+    metadata AvatarOperationMetadata.
+    """
+
+    TrainAvatar: grpc.UnaryUnaryMultiCallable[
+        viseme.v1.avatar_pb2.TrainAvatarRequest,
+        google.longrunning.operations_pb2.Operation,
+    ]
+    """Trains an avatar from its recording, also once more. Response and metadata are those of CreateAvatar."""
+
+    GetAvatarPreview: grpc.UnaryUnaryMultiCallable[
+        viseme.v1.avatar_pb2.GetAvatarPreviewRequest,
+        viseme.v1.avatar_pb2.AvatarPreview,
+    ]
+    """Returns the latest picture of an avatar in the making."""
 
 class AvatarServiceAsyncStub:
     """Avatars: trained talking heads, stored and exchanged as bundles."""
@@ -83,7 +104,27 @@ class AvatarServiceAsyncStub:
         viseme.v1.avatar_pb2.DeleteAvatarRequest,
         google.protobuf.empty_pb2.Empty,
     ]
-    """Deletes an avatar with everything derived from it."""
+    """Deletes an avatar with everything derived from it; its operation is cancelled."""
+
+    CreateAvatar: grpc.aio.StreamUnaryMultiCallable[
+        viseme.v1.avatar_pb2.CreateAvatarRequest,
+        google.longrunning.operations_pb2.Operation,
+    ]
+    """Uploads a video of a person and prepares it for training. The operation's response is the Avatar, its
+    metadata AvatarOperationMetadata.
+    """
+
+    TrainAvatar: grpc.aio.UnaryUnaryMultiCallable[
+        viseme.v1.avatar_pb2.TrainAvatarRequest,
+        google.longrunning.operations_pb2.Operation,
+    ]
+    """Trains an avatar from its recording, also once more. Response and metadata are those of CreateAvatar."""
+
+    GetAvatarPreview: grpc.aio.UnaryUnaryMultiCallable[
+        viseme.v1.avatar_pb2.GetAvatarPreviewRequest,
+        viseme.v1.avatar_pb2.AvatarPreview,
+    ]
+    """Returns the latest picture of an avatar in the making."""
 
 class AvatarServiceServicer(metaclass=abc.ABCMeta):
     """Avatars: trained talking heads, stored and exchanged as bundles."""
@@ -126,6 +167,32 @@ class AvatarServiceServicer(metaclass=abc.ABCMeta):
         request: viseme.v1.avatar_pb2.DeleteAvatarRequest,
         context: _ServicerContext,
     ) -> typing.Union[google.protobuf.empty_pb2.Empty, collections.abc.Awaitable[google.protobuf.empty_pb2.Empty]]:
-        """Deletes an avatar with everything derived from it."""
+        """Deletes an avatar with everything derived from it; its operation is cancelled."""
+
+    @abc.abstractmethod
+    def CreateAvatar(
+        self,
+        request_iterator: _MaybeAsyncIterator[viseme.v1.avatar_pb2.CreateAvatarRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[google.longrunning.operations_pb2.Operation, collections.abc.Awaitable[google.longrunning.operations_pb2.Operation]]:
+        """Uploads a video of a person and prepares it for training. The operation's response is the Avatar, its
+        metadata AvatarOperationMetadata.
+        """
+
+    @abc.abstractmethod
+    def TrainAvatar(
+        self,
+        request: viseme.v1.avatar_pb2.TrainAvatarRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[google.longrunning.operations_pb2.Operation, collections.abc.Awaitable[google.longrunning.operations_pb2.Operation]]:
+        """Trains an avatar from its recording, also once more. Response and metadata are those of CreateAvatar."""
+
+    @abc.abstractmethod
+    def GetAvatarPreview(
+        self,
+        request: viseme.v1.avatar_pb2.GetAvatarPreviewRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[viseme.v1.avatar_pb2.AvatarPreview, collections.abc.Awaitable[viseme.v1.avatar_pb2.AvatarPreview]]:
+        """Returns the latest picture of an avatar in the making."""
 
 def add_AvatarServiceServicer_to_server(servicer: AvatarServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -451,3 +451,280 @@ class RenderResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["payload", b"payload"]) -> typing.Literal["fragment", "summary"] | None: ...
 
 global___RenderResponse = RenderResponse
+
+@typing.final
+class PrepareRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VIDEO_FIELD_NUMBER: builtins.int
+    RECORDING_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    video: builtins.str
+    """The video, any format."""
+    recording: builtins.str
+    """Directory of the recording; its picture is `sheet.png` in it."""
+    size: builtins.int
+    """Width and height of its frames in pixels."""
+    def __init__(
+        self,
+        *,
+        video: builtins.str = ...,
+        recording: builtins.str = ...,
+        size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["recording", b"recording", "size", b"size", "video", b"video"]) -> None: ...
+
+global___PrepareRequest = PrepareRequest
+
+@typing.final
+class PrepareResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Step(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: builtins.int
+        FRACTION_FIELD_NUMBER: builtins.int
+        TOTAL_FIELD_NUMBER: builtins.int
+        name: builtins.str
+        """Its name, such as `landmarks`."""
+        fraction: builtins.float
+        """Share of it that is done, 0 to 1."""
+        total: builtins.float
+        """Share of all steps that is done, 0 to 1."""
+        def __init__(
+            self,
+            *,
+            name: builtins.str = ...,
+            fraction: builtins.float = ...,
+            total: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["fraction", b"fraction", "name", b"name", "total", b"total"]) -> None: ...
+
+    @typing.final
+    class Result(google.protobuf.message.Message):
+        """Last message. The recording can be used unless a finding is refused."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        FRAME_COUNT_FIELD_NUMBER: builtins.int
+        FINDINGS_FIELD_NUMBER: builtins.int
+        frame_count: builtins.int
+        @property
+        def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PrepareResponse.Finding]: ...
+        def __init__(
+            self,
+            *,
+            frame_count: builtins.int = ...,
+            findings: collections.abc.Iterable[global___PrepareResponse.Finding] | None = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["findings", b"findings", "frame_count", b"frame_count"]) -> None: ...
+
+    @typing.final
+    class Finding(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        CODE_FIELD_NUMBER: builtins.int
+        MESSAGE_FIELD_NUMBER: builtins.int
+        FIX_FIELD_NUMBER: builtins.int
+        REFUSED_FIELD_NUMBER: builtins.int
+        code: builtins.str
+        """UPPER_SNAKE."""
+        message: builtins.str
+        """One sentence: what is the matter."""
+        fix: builtins.str
+        """One sentence: what to do."""
+        refused: builtins.bool
+        """The recording cannot be used because of it."""
+        def __init__(
+            self,
+            *,
+            code: builtins.str = ...,
+            message: builtins.str = ...,
+            fix: builtins.str = ...,
+            refused: builtins.bool = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["code", b"code", "fix", b"fix", "message", b"message", "refused", b"refused"]) -> None: ...
+
+    STEP_FIELD_NUMBER: builtins.int
+    RESULT_FIELD_NUMBER: builtins.int
+    @property
+    def step(self) -> global___PrepareResponse.Step: ...
+    @property
+    def result(self) -> global___PrepareResponse.Result: ...
+    def __init__(
+        self,
+        *,
+        step: global___PrepareResponse.Step | None = ...,
+        result: global___PrepareResponse.Result | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["payload", b"payload", "result", b"result", "step", b"step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["payload", b"payload", "result", b"result", "step", b"step"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["payload", b"payload"]) -> typing.Literal["step", "result"] | None: ...
+
+global___PrepareResponse = PrepareResponse
+
+@typing.final
+class TrainRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECORDING_FIELD_NUMBER: builtins.int
+    BUNDLE_FIELD_NUMBER: builtins.int
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    PREVIEW_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    DEFAULT_VOICE_FIELD_NUMBER: builtins.int
+    PRESET_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    recording: builtins.str
+    """Directory of the recording."""
+    bundle: builtins.str
+    """Directory to write the bundle to; it must not exist."""
+    checkpoint: builtins.str
+    """File of the checkpoint."""
+    preview: builtins.str
+    """Where to write the latest picture, a PNG."""
+    name: builtins.str
+    """Id of the avatar."""
+    display_name: builtins.str
+    default_voice: builtins.str
+    """`voices/{voice}`, or empty."""
+    preset: builtins.str
+    """Recipe; empty for the one that suits the device."""
+    device: builtins.str
+    """`auto`, `cpu`, or a GPU by index, UUID or name."""
+    seed: builtins.int
+    def __init__(
+        self,
+        *,
+        recording: builtins.str = ...,
+        bundle: builtins.str = ...,
+        checkpoint: builtins.str = ...,
+        preview: builtins.str = ...,
+        name: builtins.str = ...,
+        display_name: builtins.str = ...,
+        default_voice: builtins.str = ...,
+        preset: builtins.str = ...,
+        device: builtins.str = ...,
+        seed: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bundle", b"bundle", "checkpoint", b"checkpoint", "default_voice", b"default_voice", "device", b"device", "display_name", b"display_name", "name", b"name", "preset", b"preset", "preview", b"preview", "recording", b"recording", "seed", b"seed"]) -> None: ...
+
+global___TrainRequest = TrainRequest
+
+@typing.final
+class TrainResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Progress(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        STAGE_FIELD_NUMBER: builtins.int
+        STEP_FIELD_NUMBER: builtins.int
+        STEPS_FIELD_NUMBER: builtins.int
+        TOTAL_FIELD_NUMBER: builtins.int
+        LOSS_FIELD_NUMBER: builtins.int
+        PSNR_FIELD_NUMBER: builtins.int
+        SECONDS_LEFT_FIELD_NUMBER: builtins.int
+        DEVICE_FIELD_NUMBER: builtins.int
+        stage: builtins.str
+        """`mouth`, `face` or `fuse`."""
+        step: builtins.int
+        """Of the stage."""
+        steps: builtins.int
+        total: builtins.float
+        """Share of the whole training that is done, 0 to 1."""
+        loss: builtins.float
+        psnr: builtins.float
+        """dB."""
+        seconds_left: builtins.float
+        device: builtins.str
+        """`cpu`, or the GPU's name."""
+        def __init__(
+            self,
+            *,
+            stage: builtins.str = ...,
+            step: builtins.int = ...,
+            steps: builtins.int = ...,
+            total: builtins.float = ...,
+            loss: builtins.float = ...,
+            psnr: builtins.float = ...,
+            seconds_left: builtins.float = ...,
+            device: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["device", b"device", "loss", b"loss", "psnr", b"psnr", "seconds_left", b"seconds_left", "stage", b"stage", "step", b"step", "steps", b"steps", "total", b"total"]) -> None: ...
+
+    @typing.final
+    class Note(google.protobuf.message.Message):
+        """Something happened that is worth telling: a checkpoint was damaged, say."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        TEXT_FIELD_NUMBER: builtins.int
+        text: builtins.str
+        def __init__(
+            self,
+            *,
+            text: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["text", b"text"]) -> None: ...
+
+    @typing.final
+    class Result(google.protobuf.message.Message):
+        """Last message: the bundle is written."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        @typing.final
+        class MetricsEntry(google.protobuf.message.Message):
+            DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: builtins.int
+            VALUE_FIELD_NUMBER: builtins.int
+            key: builtins.str
+            value: builtins.float
+            def __init__(
+                self,
+                *,
+                key: builtins.str = ...,
+                value: builtins.float = ...,
+            ) -> None: ...
+            def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+        METRICS_FIELD_NUMBER: builtins.int
+        @property
+        def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+            """Held-out figures by name, such as `psnr`."""
+
+        def __init__(
+            self,
+            *,
+            metrics: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["metrics", b"metrics"]) -> None: ...
+
+    PROGRESS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    RESULT_FIELD_NUMBER: builtins.int
+    @property
+    def progress(self) -> global___TrainResponse.Progress: ...
+    @property
+    def note(self) -> global___TrainResponse.Note: ...
+    @property
+    def result(self) -> global___TrainResponse.Result: ...
+    def __init__(
+        self,
+        *,
+        progress: global___TrainResponse.Progress | None = ...,
+        note: global___TrainResponse.Note | None = ...,
+        result: global___TrainResponse.Result | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["note", b"note", "payload", b"payload", "progress", b"progress", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["note", b"note", "payload", b"payload", "progress", b"progress", "result", b"result"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["payload", b"payload"]) -> typing.Literal["progress", "note", "result"] | None: ...
+
+global___TrainResponse = TrainResponse

@@ -257,3 +257,102 @@ class RenderService(object):
             viseme_dot_host_dot_v1_dot_host__pb2.RenderResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+
+class TrainServiceStub(object):
+    """Capability `train`.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Prepare = channel.unary_stream(
+                '/viseme.host.v1.TrainService/Prepare',
+                request_serializer=viseme_dot_host_dot_v1_dot_host__pb2.PrepareRequest.SerializeToString,
+                response_deserializer=viseme_dot_host_dot_v1_dot_host__pb2.PrepareResponse.FromString,
+                )
+        self.Train = channel.unary_stream(
+                '/viseme.host.v1.TrainService/Train',
+                request_serializer=viseme_dot_host_dot_v1_dot_host__pb2.TrainRequest.SerializeToString,
+                response_deserializer=viseme_dot_host_dot_v1_dot_host__pb2.TrainResponse.FromString,
+                )
+
+
+class TrainServiceServicer(object):
+    """Capability `train`.
+    """
+
+    def Prepare(self, request, context):
+        """Makes a recording, which Train learns from, of a video. What an interrupted call had done is not done again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Train(self, request, context):
+        """Trains an avatar. An interrupted call goes on from its last checkpoint when it is repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_TrainServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Prepare': grpc.unary_stream_rpc_method_handler(
+                    servicer.Prepare,
+                    request_deserializer=viseme_dot_host_dot_v1_dot_host__pb2.PrepareRequest.FromString,
+                    response_serializer=viseme_dot_host_dot_v1_dot_host__pb2.PrepareResponse.SerializeToString,
+            ),
+            'Train': grpc.unary_stream_rpc_method_handler(
+                    servicer.Train,
+                    request_deserializer=viseme_dot_host_dot_v1_dot_host__pb2.TrainRequest.FromString,
+                    response_serializer=viseme_dot_host_dot_v1_dot_host__pb2.TrainResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'viseme.host.v1.TrainService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+
+
+ # This class is part of an EXPERIMENTAL API.
+class TrainService(object):
+    """Capability `train`.
+    """
+
+    @staticmethod
+    def Prepare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/viseme.host.v1.TrainService/Prepare',
+            viseme_dot_host_dot_v1_dot_host__pb2.PrepareRequest.SerializeToString,
+            viseme_dot_host_dot_v1_dot_host__pb2.PrepareResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Train(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/viseme.host.v1.TrainService/Train',
+            viseme_dot_host_dot_v1_dot_host__pb2.TrainRequest.SerializeToString,
+            viseme_dot_host_dot_v1_dot_host__pb2.TrainResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -129,3 +129,55 @@ class RenderServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[viseme.host.v1.host_pb2.RenderResponse], collections.abc.AsyncIterator[viseme.host.v1.host_pb2.RenderResponse]]: ...
 
 def add_RenderServiceServicer_to_server(servicer: RenderServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class TrainServiceStub:
+    """Capability `train`."""
+
+    def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
+    Prepare: grpc.UnaryStreamMultiCallable[
+        viseme.host.v1.host_pb2.PrepareRequest,
+        viseme.host.v1.host_pb2.PrepareResponse,
+    ]
+    """Makes a recording, which Train learns from, of a video. What an interrupted call had done is not done again."""
+
+    Train: grpc.UnaryStreamMultiCallable[
+        viseme.host.v1.host_pb2.TrainRequest,
+        viseme.host.v1.host_pb2.TrainResponse,
+    ]
+    """Trains an avatar. An interrupted call goes on from its last checkpoint when it is repeated."""
+
+class TrainServiceAsyncStub:
+    """Capability `train`."""
+
+    Prepare: grpc.aio.UnaryStreamMultiCallable[
+        viseme.host.v1.host_pb2.PrepareRequest,
+        viseme.host.v1.host_pb2.PrepareResponse,
+    ]
+    """Makes a recording, which Train learns from, of a video. What an interrupted call had done is not done again."""
+
+    Train: grpc.aio.UnaryStreamMultiCallable[
+        viseme.host.v1.host_pb2.TrainRequest,
+        viseme.host.v1.host_pb2.TrainResponse,
+    ]
+    """Trains an avatar. An interrupted call goes on from its last checkpoint when it is repeated."""
+
+class TrainServiceServicer(metaclass=abc.ABCMeta):
+    """Capability `train`."""
+
+    @abc.abstractmethod
+    def Prepare(
+        self,
+        request: viseme.host.v1.host_pb2.PrepareRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[viseme.host.v1.host_pb2.PrepareResponse], collections.abc.AsyncIterator[viseme.host.v1.host_pb2.PrepareResponse]]:
+        """Makes a recording, which Train learns from, of a video. What an interrupted call had done is not done again."""
+
+    @abc.abstractmethod
+    def Train(
+        self,
+        request: viseme.host.v1.host_pb2.TrainRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[viseme.host.v1.host_pb2.TrainResponse], collections.abc.AsyncIterator[viseme.host.v1.host_pb2.TrainResponse]]:
+        """Trains an avatar. An interrupted call goes on from its last checkpoint when it is repeated."""
+
+def add_TrainServiceServicer_to_server(servicer: TrainServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
