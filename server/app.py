@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 import psutil
 import structlog
+from google.longrunning import operations_pb2, operations_pb2_grpc  # type: ignore[import-untyped]
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from viseme.v1 import (
@@ -32,6 +33,7 @@ from server.api.admission import Admission
 from server.api.avatars import AvatarServicer
 from server.api.dialogue import DialogueServicer
 from server.api.interceptors import CallInterceptor
+from server.api.operations import OperationsServicer
 from server.api.rendering import RenderServicer
 from server.assets.installer import AssetInstaller
 from server.config import Settings
@@ -45,8 +47,14 @@ from server.llm.openai_compatible import ConfiguredProvider
 from server.llm.provider import Manner
 from server.media.decode import AudioDecoder
 from server.media.spool import disk_full_as_error
+from server.operations import avatar_work
+from server.operations.avatar_work import AvatarWork
+from server.operations.desk import OperationDesk
+from server.operations.runner import OperationRunner
+from server.operations.store import OperationStore
 from server.progress import ProgressSink
 from server.store.avatars import BUILTIN, AvatarStore
+from server.store.recordings import RecordingStore
 from server.version import __version__
 
 _MESSAGE_BYTES: Final = 4 * 1024 * 1024
@@ -87,12 +95,16 @@ class Application:
             progress=progress,
         )
         limits = settings.limits
+        self.recordings = RecordingStore(settings.home / "store" / "recordings")
         self.avatars = AvatarStore(
             settings.home / "store" / "avatars",
             max_bundle_bytes=limits.max_bundle_bytes,
             max_unpacked_bytes=limits.max_bundle_unpacked_bytes,
             builtin=builtin_avatars,
+            recordings=self.recordings,
         )
+        self._operations: OperationStore | None = None
+        self._runner: OperationRunner | None = None
         # Of this process alone: a second server on the same home must not touch it.
         self._scratch = settings.home / "store" / "tmp" / f"server-{os.getpid()}"
         self._admission = Admission(limits.max_concurrent_requests)
@@ -129,7 +141,8 @@ class Application:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        names = self._add_services(server)
+        self._operations = OperationStore(self.settings.home / "store" / "operations.db")
+        names = self._add_services(server, self._operations)
         host, _, port = self.settings.listen.rpartition(":")
         try:
             bound = server.add_insecure_port(self.settings.listen)
@@ -143,6 +156,8 @@ class Application:
             )
         await server.start()
         self._server = server
+        if self._runner is not None:
+            self._runner.start()
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await asyncio.to_thread(self._decoder.warm)
@@ -171,6 +186,10 @@ class Application:
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(self.settings.stop_grace_seconds if grace is None else grace)
+        if self._runner is not None:
+            await self._runner.stop()
+        if self._operations is not None:
+            self._operations.close()
         for provider in self._providers:
             await provider.close()
         await asyncio.to_thread(self._decoder.close)
@@ -183,7 +202,7 @@ class Application:
         if self._server is not None:
             await self._server.stop(0)
 
-    def _add_services(self, server: grpc.aio.Server) -> Sequence[str]:
+    def _add_services(self, server: grpc.aio.Server, operations: OperationStore) -> Sequence[str]:
         """Adds all services; returns the full names of viseme's own."""
         settings, deadlines = self.settings, self.settings.deadlines
         answers = Failover(
@@ -195,6 +214,12 @@ class Application:
         )
         hosts = HostAccess(self.hosts, start_seconds=deadlines.start_host)
         avatars, admission, scratch = self.avatars, self._admission, self._scratch
+        recordings = self.recordings
+        work = AvatarWork(hosts=hosts, host=settings.hosts.train, avatars=avatars, recordings=recordings)
+        self._runner = OperationRunner(
+            operations, {avatar_work.CREATE: work.create, avatar_work.TRAIN: work.train}
+        )
+        desk = OperationDesk(operations, self._runner)
         dialogue = DialogueServicer(
             settings=settings,
             avatars=avatars,
@@ -213,8 +238,12 @@ class Application:
         dialogue_pb2_grpc.add_DialogueServiceServicer_to_server(dialogue, server)
         render_pb2_grpc.add_RenderServiceServicer_to_server(rendering, server)
         avatar_pb2_grpc.add_AvatarServiceServicer_to_server(
-            AvatarServicer(settings=settings, avatars=avatars, scratch=scratch), server
+            AvatarServicer(
+                settings=settings, avatars=avatars, recordings=recordings, desk=desk, scratch=scratch
+            ),
+            server,
         )
+        operations_pb2_grpc.add_OperationsServicer_to_server(OperationsServicer(desk), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [
@@ -222,7 +251,10 @@ class Application:
             for proto in (dialogue_pb2, render_pb2, avatar_pb2, admin_pb2)
             for service in proto.DESCRIPTOR.services_by_name.values()
         ]
-        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        longrunning = operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name
+        reflection.enable_server_reflection(
+            [*names, longrunning, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+        )
         return names
 
 

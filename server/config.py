@@ -50,6 +50,8 @@ class Limits(_Table):
     """Largest avatar bundle, packed."""
     max_bundle_unpacked_bytes: int = Field(default=256 * 1024**2, gt=0)
     """Largest avatar bundle, unpacked."""
+    max_video_bytes: int = Field(default=2 * 1024**3, gt=0)
+    """Largest video that an avatar is made of."""
 
 
 class HostNames(_Table):
@@ -59,6 +61,7 @@ class HostNames(_Table):
     synthesize: str = "kokoro"
     render: str = "talking_gaussian"
     chat: str = "llama"
+    train: str = "talking_gaussian_train"
 
 
 class Deadlines(_Table):

@@ -14,11 +14,18 @@
     │   │   ├── AudioTooLong         INVALID_ARGUMENT     AUDIO_TOO_LONG
     │   │   ├── AudioTooLarge        INVALID_ARGUMENT     AUDIO_TOO_LARGE
     │   │   └── AudioSilent          INVALID_ARGUMENT     AUDIO_SILENT
+    │   ├── VideoError               INVALID_ARGUMENT     VIDEO_UNREADABLE
+    │   │   ├── VideoEmpty           INVALID_ARGUMENT     VIDEO_EMPTY
+    │   │   ├── VideoUnreadable      INVALID_ARGUMENT     VIDEO_UNREADABLE
+    │   │   ├── VideoTooLarge        INVALID_ARGUMENT     VIDEO_TOO_LARGE
+    │   │   └── ClipRefused          INVALID_ARGUMENT     CLIP_REFUSED
     │   ├── BundleInvalid            INVALID_ARGUMENT     BUNDLE_INVALID
     │   └── PathOutsideStore         INVALID_ARGUMENT     PATH_OUTSIDE_STORE
     ├── NotFoundError                NOT_FOUND            AVATAR_NOT_FOUND
     │   ├── AvatarNotFound           NOT_FOUND            AVATAR_NOT_FOUND
     │   ├── VoiceNotFound            NOT_FOUND            VOICE_NOT_FOUND
+    │   ├── OperationNotFound        NOT_FOUND            OPERATION_NOT_FOUND
+    │   ├── PreviewNotFound          NOT_FOUND            PREVIEW_NOT_FOUND
     │   └── HostNotFound             NOT_FOUND            HOST_NOT_FOUND
     ├── AvatarExists                 ALREADY_EXISTS       AVATAR_EXISTS
     ├── PreconditionError            FAILED_PRECONDITION  CONFIG_INVALID
@@ -26,7 +33,12 @@
     │   ├── PortInUse                FAILED_PRECONDITION  PORT_IN_USE
     │   ├── AssetMissing             FAILED_PRECONDITION  ASSET_MISSING
     │   ├── AssetCorrupt             FAILED_PRECONDITION  ASSET_CORRUPT
-    │   └── EnvironmentFailed        FAILED_PRECONDITION  ENVIRONMENT_FAILED
+    │   ├── EnvironmentFailed        FAILED_PRECONDITION  ENVIRONMENT_FAILED
+    │   ├── AvatarBusy               FAILED_PRECONDITION  AVATAR_BUSY
+    │   ├── AvatarNotReady           FAILED_PRECONDITION  AVATAR_NOT_READY
+    │   ├── OperationUnfinished      FAILED_PRECONDITION  OPERATION_UNFINISHED
+    │   ├── DeviceUnsuitable         FAILED_PRECONDITION  DEVICE_UNSUITABLE
+    │   └── TrainingDiverged         FAILED_PRECONDITION  TRAINING_DIVERGED
     ├── ExhaustedError               RESOURCE_EXHAUSTED   SERVER_BUSY
     │   ├── DiskFull                 RESOURCE_EXHAUSTED   DISK_FULL
     │   └── ServerBusy (retryable)   RESOURCE_EXHAUSTED   SERVER_BUSY
@@ -36,6 +48,7 @@
     │   ├── AssetUnreachable         UNAVAILABLE          ASSET_UNREACHABLE
     │   ├── LlmUnavailable           UNAVAILABLE          LLM_UNAVAILABLE
     │   └── ServerStopping           UNAVAILABLE          SERVER_STOPPING
+    ├── OperationCancelled           CANCELLED            OPERATION_CANCELLED
     ├── StageTimeout (retryable)     DEADLINE_EXCEEDED    STAGE_TIMEOUT
     └── InternalError                INTERNAL             INTERNAL
 
@@ -151,6 +164,36 @@ class AudioSilent(AudioError):
     reason = "AUDIO_SILENT"
 
 
+class VideoError(InvalidInputError):
+    """The video cannot be used."""
+
+    reason = "VIDEO_UNREADABLE"
+
+
+class VideoEmpty(VideoError):
+    """The video is empty."""
+
+    reason = "VIDEO_EMPTY"
+
+
+class VideoUnreadable(VideoError):
+    """The file is not a video in a format that can be read."""
+
+    reason = "VIDEO_UNREADABLE"
+
+
+class VideoTooLarge(VideoError):
+    """The video file is too large."""
+
+    reason = "VIDEO_TOO_LARGE"
+
+
+class ClipRefused(VideoError):
+    """No avatar can be made of this video."""
+
+    reason = "CLIP_REFUSED"
+
+
 class BundleInvalid(InvalidInputError):
     """The avatar bundle is not valid."""
 
@@ -180,6 +223,18 @@ class VoiceNotFound(NotFoundError):
     """There is no such voice."""
 
     reason = "VOICE_NOT_FOUND"
+
+
+class OperationNotFound(NotFoundError):
+    """There is no such operation."""
+
+    reason = "OPERATION_NOT_FOUND"
+
+
+class PreviewNotFound(NotFoundError):
+    """There is no picture of this avatar yet."""
+
+    reason = "PREVIEW_NOT_FOUND"
 
 
 class HostNotFound(NotFoundError):
@@ -230,6 +285,36 @@ class EnvironmentFailed(PreconditionError):
     """The environment of a model host could not be built."""
 
     reason = "ENVIRONMENT_FAILED"
+
+
+class AvatarBusy(PreconditionError):
+    """Another operation is under way on this avatar."""
+
+    reason = "AVATAR_BUSY"
+
+
+class AvatarNotReady(PreconditionError):
+    """This avatar has not been trained yet."""
+
+    reason = "AVATAR_NOT_READY"
+
+
+class OperationUnfinished(PreconditionError):
+    """The operation is still under way."""
+
+    reason = "OPERATION_UNFINISHED"
+
+
+class DeviceUnsuitable(PreconditionError):
+    """The device cannot train this avatar."""
+
+    reason = "DEVICE_UNSUITABLE"
+
+
+class TrainingDiverged(PreconditionError):
+    """The training ran away again and again."""
+
+    reason = "TRAINING_DIVERGED"
 
 
 class ExhaustedError(VisemeError):
@@ -288,6 +373,13 @@ class ServerStopping(UnavailableError):
     """The server is stopping."""
 
     reason = "SERVER_STOPPING"
+
+
+class OperationCancelled(VisemeError):
+    """The operation was cancelled."""
+
+    status = grpc.StatusCode.CANCELLED
+    reason = "OPERATION_CANCELLED"
 
 
 class StageTimeout(VisemeError):

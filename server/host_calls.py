@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from viseme.host.v1.host_pb2_grpc import (
         RenderServiceAsyncStub,
         SynthesizeServiceAsyncStub,
+        TrainServiceAsyncStub,
         TranscribeServiceAsyncStub,
     )
 
@@ -48,6 +49,11 @@ def synthesizer(channel: grpc.aio.Channel) -> SynthesizeServiceAsyncStub:
 def renderer(channel: grpc.aio.Channel) -> RenderServiceAsyncStub:
     """The calls of a render host."""
     return cast("RenderServiceAsyncStub", host_pb2_grpc.RenderServiceStub(channel))
+
+
+def trainer(channel: grpc.aio.Channel) -> TrainServiceAsyncStub:
+    """The calls of a train host."""
+    return cast("TrainServiceAsyncStub", host_pb2_grpc.TrainServiceStub(channel))
 
 
 @asynccontextmanager

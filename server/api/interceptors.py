@@ -14,10 +14,10 @@ import structlog
 from google.protobuf.message import Message
 
 from server.api.required import check_required
-from server.api.status import to_status
+from server.error_status import to_status
 from server.errors import InternalError, VisemeError
 
-_OURS: Final = "/viseme."
+_OURS: Final = ("/viseme.", "/google.longrunning.")
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("access")
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -19,10 +19,11 @@ from typing import Final
 
 import structlog
 
-from server.errors import AvatarExists, AvatarNotFound, BundleInvalid, FieldInvalid
+from server.errors import AvatarExists, AvatarNotFound, AvatarNotReady, BundleInvalid, FieldInvalid
 from server.media.spool import disk_full_as_error
 from server.store.bundle_files import BUNDLE_FILES, AvatarInfo, check_bundle, unpack_bundle
 from server.store.paths import ResourceName, parse_resource_name
+from server.store.recordings import RecordingStore
 
 BUILTIN: Final = Path(__file__).with_name("builtin") / "avatars"
 _LEFT_OVER_SECONDS: Final = 3600
@@ -63,12 +64,21 @@ class AvatarStore:
         max_bundle_bytes: Largest bundle, packed.
         max_unpacked_bytes: Largest bundle, unpacked.
         builtin: Directory of the avatars that ship with viseme.
+        recordings: What avatars are made of: tells those that are not trained yet from those that are not
+            there.
     """
 
     def __init__(
-        self, root: Path, *, max_bundle_bytes: int, max_unpacked_bytes: int, builtin: Path = BUILTIN
+        self,
+        root: Path,
+        *,
+        max_bundle_bytes: int,
+        max_unpacked_bytes: int,
+        builtin: Path = BUILTIN,
+        recordings: RecordingStore | None = None,
     ) -> None:
         self._root = root
+        self._recordings = recordings
         self._builtin = builtin
         self._max_bundle_bytes = max_bundle_bytes
         self._max_unpacked_bytes = max_unpacked_bytes
@@ -88,12 +98,17 @@ class AvatarStore:
 
         Raises:
             AvatarNotFound: There is none of this name.
+            AvatarNotReady: It is not trained yet.
             BundleInvalid: There is, but its files are damaged.
             FieldInvalid: The name is not a resource name.
         """
         resource = parse_resource_name(name, "avatars")
         directory = self._directory(resource)
         if directory is None:
+            if self._recordings is not None and self._recordings.get(resource.id) is not None:
+                raise AvatarNotReady(
+                    f"{name} is not trained yet.", fix=f"viseme avatars watch {name}", avatar=name
+                )
             raise AvatarNotFound(f"There is no avatar {name}.", fix="viseme avatars list", avatar=name)
         return self._read(resource, directory)
 
@@ -144,6 +159,32 @@ class AvatarStore:
                 incoming.rename(self._root / resource.id)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
+        return self.get(str(resource))
+
+    def place(self, bundle: Path, identifier: str) -> StoredAvatar:
+        """Stores a bundle that was made on this machine, in place of the one of this name when there is one.
+
+        Args:
+            bundle: Its directory, on the same file system as the store; it is moved.
+            identifier: Last segment of the avatar's name.
+
+        Raises:
+            BundleInvalid: It is not a valid bundle.
+            FieldInvalid: The name is not allowed, or belongs to an avatar that ships with viseme.
+        """
+        resource = parse_resource_name(f"avatars/{identifier}", "avatars")
+        check_bundle(bundle)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._placing:
+            if (self._builtin / resource.id).is_dir():
+                raise FieldInvalid(f"{resource} ships with viseme and cannot be replaced.", field="name")
+            former = self._root / resource.id
+            leaving = Path(tempfile.mkdtemp(prefix=".delete-", dir=self._root))
+            if former.is_dir():
+                former.rename(leaving / resource.id)
+            bundle.chmod(0o700)
+            bundle.rename(former)
+        shutil.rmtree(leaving, ignore_errors=True)
         return self.get(str(resource))
 
     def check_new_name(self, identifier: str) -> ResourceName:

@@ -32,7 +32,12 @@ _DEVICE: Final = re.compile(
 _FORBIDDEN: Final = frozenset('<>:"|?*')
 _STRUCTURAL: Final = frozenset('./\\:~<>"|?*')
 
-_EXAMPLES: Final = {"avatars": "avatars/demo", "voices": "voices/af_heart", "hosts": "hosts/whisper"}
+_EXAMPLES: Final = {
+    "avatars": "avatars/demo",
+    "voices": "voices/af_heart",
+    "hosts": "hosts/whisper",
+    "operations": "operations/0193a5c2",
+}
 
 _ID_RULES: Final[dict[str, tuple[re.Pattern[str], str]]] = {
     "avatars": (
@@ -47,6 +52,7 @@ _ID_RULES: Final[dict[str, tuple[re.Pattern[str], str]]] = {
         re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"),
         "lower-case letters, digits, hyphens and underscores, at most 63",
     ),
+    "operations": (re.compile(r"[a-z0-9]{1,63}"), "lower-case letters and digits, at most 63"),
 }
 
 
@@ -55,7 +61,7 @@ class ResourceName:
     """The name of a resource: `COLLECTION/ID`.
 
     Attributes:
-        collection: `avatars`, `voices` or `hosts`.
+        collection: `avatars`, `voices`, `hosts` or `operations`.
         id: Name within the collection.
     """
 

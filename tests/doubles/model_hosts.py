@@ -17,16 +17,18 @@ import grpc.aio
 import numpy as np
 from viseme.host.v1 import host_pb2, host_pb2_grpc
 
-from server.api.status import to_status
+from server.error_status import to_status
 from server.errors import HostNotFound, VisemeError
 from server.hosts.status import HostState, HostStatus
 from tests.doubles.speech import RATE, Film, speak, speech_seconds
+from tests.doubles.training import TrainDouble
 
 CAPABILITIES = {
     "whisper": "transcribe",
     "kokoro": "synthesize",
     "talking_gaussian": "render",
     "llama": "chat",
+    "talking_gaussian_train": "train",
 }
 
 
@@ -94,6 +96,8 @@ class _Host:
         self.heard = "Hello there. How are you today?"
         self.openai_base_url = ""
         self.voices = ["af_heart", "bm_george", "zf_xiaobei"]
+        self.findings: list[host_pb2.PrepareResponse.Finding] = []
+        self.trained_steps: list[int] = []
 
     @asynccontextmanager
     async def call(self, context: Any) -> AsyncIterator[_Call]:
@@ -122,6 +126,7 @@ class _Host:
                     (host_pb2_grpc.add_TranscribeServiceServicer_to_server, _Transcribe(self)),
                     (host_pb2_grpc.add_SynthesizeServiceServicer_to_server, _Synthesize(self)),
                     (host_pb2_grpc.add_RenderServiceServicer_to_server, _Render(self)),
+                    (host_pb2_grpc.add_TrainServiceServicer_to_server, TrainDouble(self)),
                 ):
                     add(servicer, server)  # type: ignore[operator]
                 address = f"unix:{self._directory}/{self.name}{self.restarts}.s"
@@ -145,7 +150,7 @@ class _Host:
 
 
 class DoubleHosts:
-    """All four hosts; stands in for `server.hosts.pool.HostPool`."""
+    """All hosts; stands in for `server.hosts.pool.HostPool`."""
 
     def __init__(self, directory: Path) -> None:
         self._hosts = {name: _Host(name, directory) for name in sorted(CAPABILITIES)}

@@ -43,6 +43,7 @@ async def test_hosts(world: World) -> None:
             "hosts/kokoro",
             "hosts/llama",
             "hosts/talking_gaussian",
+            "hosts/talking_gaussian_train",
             "hosts/whisper",
         ]
         assert {host.state for host in hosts} == {"STOPPED"}

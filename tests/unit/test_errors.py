@@ -6,7 +6,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from server import errors
-from server.api.status import to_status
+from server.error_status import to_status
 from server.errors import HostLost, VisemeError, error_for_reason
 
 

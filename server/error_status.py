@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from google.protobuf import any_pb2
@@ -15,7 +15,12 @@ _RETRY_SECONDS: Final = 1
 
 
 def to_status(error: VisemeError) -> grpc.Status:
-    """The status of an error, with its details (AIP-193)."""
+    """The status that a call ends with for an error."""
+    return rpc_status.to_status(status_message(error))
+
+
+def status_message(error: VisemeError) -> Any:
+    """The google.rpc.Status of an error, with its details (AIP-193)."""
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.info())]
     if error.retryable:
         retry = error_details_pb2.RetryInfo()
@@ -27,4 +32,4 @@ def to_status(error: VisemeError) -> grpc.Status:
         any_detail.Pack(detail)
         packed.append(any_detail)
     code: int = error.status.value[0]
-    return rpc_status.to_status(status_pb2.Status(code=code, message=error.message, details=packed))
+    return status_pb2.Status(code=code, message=error.message, details=packed)

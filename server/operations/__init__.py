@@ -1,0 +1,1 @@
+"""Long work that survives the server: operations in a database, and who carries them out."""

@@ -1,0 +1,137 @@
+"""Where operations are accepted, looked up and cancelled; in front of the store and the runner."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from server.error_status import status_message
+from server.errors import AvatarBusy, OperationCancelled, OperationUnfinished
+from server.operations.runner import OperationRunner
+from server.operations.store import OperationRecord, OperationStore
+
+_LOOK_SECONDS: Final = 0.2
+_CANCEL_SECONDS: Final = 30
+
+
+class OperationDesk:
+    """Accepts operations and answers for them.
+
+    Args:
+        store: The operations.
+        runner: Carries them out.
+    """
+
+    def __init__(self, store: OperationStore, runner: OperationRunner) -> None:
+        self._store = store
+        self._runner = runner
+
+    async def known(self, kind: str, request_id: str) -> OperationRecord | None:
+        """The operation that was accepted for a request before."""
+        return await asyncio.to_thread(self._store.by_request, kind, request_id) if request_id else None
+
+    async def accept(
+        self, kind: str, target: str, request: Message, metadata: Message, request_id: str
+    ) -> OperationRecord:
+        """Accepts an operation.
+
+        Args:
+            kind: What is to be done.
+            target: Name of the resource it is done to.
+            request: The request.
+            metadata: The progress before it begins, with a `create_time`.
+            request_id: The caller's id of the request, or empty.
+
+        Raises:
+            AvatarBusy: Another operation is under way on the same resource.
+        """
+        created = Timestamp()
+        created.GetCurrentTime()
+        getattr(metadata, "create_time").CopyFrom(created)  # noqa: B009 (every metadata of ours has one)
+        record = await asyncio.to_thread(
+            self._store.accept,
+            kind,
+            target,
+            request.SerializeToString(),
+            metadata.SerializeToString(),
+            request_id,
+        )
+        self._runner.wake()
+        return record
+
+    async def get(self, name: str) -> OperationRecord:
+        """The operation of a name.
+
+        Raises:
+            OperationNotFound: There is none.
+        """
+        return await asyncio.to_thread(self._store.get, name)
+
+    async def list(self) -> Sequence[OperationRecord]:
+        """All operations, oldest first."""
+        return await asyncio.to_thread(self._store.list)
+
+    def latest(self, target: str) -> OperationRecord | None:
+        """The latest operation on a resource. Blocks."""
+        return self._store.latest(target)
+
+    async def check_free(self, target: str) -> None:
+        """Sees that nothing is under way on a resource.
+
+        Raises:
+            AvatarBusy: Something is.
+        """
+        latest = await asyncio.to_thread(self._store.latest, target)
+        if latest is not None and latest.state != "done":
+            raise AvatarBusy(
+                f"Another operation is under way on {target}.", fix=f"viseme avatars watch {target}"
+            )
+
+    async def wait(self, name: str, seconds: float) -> OperationRecord:
+        """The operation when it is done, or as it is after so many seconds.
+
+        Raises:
+            OperationNotFound: There is none of this name.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            record = await self.get(name)
+            if record.state == "done" or time.monotonic() >= end:
+                return record
+            await asyncio.sleep(min(_LOOK_SECONDS, max(0.0, end - time.monotonic())))
+
+    async def cancel(self, name: str) -> OperationRecord:
+        """Cancels an operation; nothing happens to one that is done.
+
+        Raises:
+            OperationNotFound: There is none of this name.
+        """
+        record = await self.get(name)
+        error = status_message(OperationCancelled()).SerializeToString()
+        await asyncio.to_thread(self._store.cancel, record, error)
+        return record
+
+    async def cancel_on(self, target: str) -> None:
+        """Cancels what is under way on a resource, and waits until it has ended."""
+        latest = await asyncio.to_thread(self._store.latest, target)
+        if latest is not None and latest.state != "done":
+            await self.cancel(latest.name)
+            await self.wait(latest.name, _CANCEL_SECONDS)
+
+    async def delete(self, name: str) -> None:
+        """Forgets an operation that is done.
+
+        Raises:
+            OperationNotFound: There is none of this name.
+            OperationUnfinished: It is not done.
+        """
+        record = await self.get(name)
+        if not await asyncio.to_thread(self._store.delete, record):
+            raise OperationUnfinished(
+                f"{name} is still under way.", fix=f"viseme avatars cancel {record.target}"
+            )
