@@ -56,7 +56,9 @@ class Preparation:
         except (ManifestError, CatalogueError) as error:
             raise CommandError(f"{error}.") from error
         self._builder: EnvironmentBuilder = EnvironmentBuilder(settings.home)
-        self._serving = tuple(dict.fromkeys(settings.hosts.model_dump().values()))
+        names = settings.hosts
+        serving = (names.transcribe, names.chat, names.synthesize, names.render)
+        self._serving = tuple(dict.fromkeys(serving))
 
     def serving_hosts(self) -> list[HostManifest]:
         """The hosts that a reply needs."""

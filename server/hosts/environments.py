@@ -193,7 +193,8 @@ class _Build:
             return False
         if not self.count.total:
             return True
-        return await self._call(program.install(python, self.manifest.lock), program, log, output)
+        install = program.install(python, self.manifest.lock, hashed=self.manifest.hashed)
+        return await self._call(install, program, log, output)
 
     async def _call(self, command: list[str], program: Installer, log: IO[str], output: list[str]) -> bool:
         log.write(f"$ {' '.join(command)}\n")

@@ -34,8 +34,8 @@ class Installer(ABC):
         """The command that makes an empty environment."""
 
     @abstractmethod
-    def install(self, python: Path, lock: Path) -> list[str]:
-        """The command that installs a lock into the environment of a Python."""
+    def install(self, python: Path, lock: Path, *, hashed: bool) -> list[str]:
+        """The command that installs a lock, with or without hashes, into the environment of a Python."""
 
     @abstractmethod
     def read(self, line: str, count: InstallCount) -> None:
@@ -58,9 +58,9 @@ class Uv(Installer):
         """The command that makes an empty environment."""
         return [self._program, "venv", "--no-project", "--python", str(interpreter), str(directory)]
 
-    def install(self, python: Path, lock: Path) -> list[str]:
-        """The command that installs a lock into the environment of a Python."""
-        install = [self._program, "pip", "install", "--require-hashes"]
+    def install(self, python: Path, lock: Path, *, hashed: bool) -> list[str]:
+        """The command that installs a lock, with or without hashes, into the environment of a Python."""
+        install = [self._program, "pip", "install", *_hashes(hashed)]
         return [*install, "--python", str(python), "--requirement", str(lock)]
 
     def read(self, line: str, count: InstallCount) -> None:
@@ -82,9 +82,9 @@ class Pip(Installer):
         """The command that makes an empty environment."""
         return [str(interpreter), "-I", "-m", "venv", str(directory)]
 
-    def install(self, python: Path, lock: Path) -> list[str]:
-        """The command that installs a lock into the environment of a Python."""
-        install = [str(python), "-I", "-m", "pip", "install", "--require-hashes"]
+    def install(self, python: Path, lock: Path, *, hashed: bool) -> list[str]:
+        """The command that installs a lock, with or without hashes, into the environment of a Python."""
+        install = [str(python), "-I", "-m", "pip", "install", *_hashes(hashed)]
         quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
         return [*install, *quiet, "--requirement", str(lock)]
 
@@ -95,6 +95,10 @@ class Pip(Installer):
             count.done = min(count.done + 1, count.total - 1)
         elif line.startswith("Successfully installed"):
             count.done = count.total
+
+
+def _hashes(wanted: bool) -> list[str]:
+    return ["--require-hashes"] if wanted else []
 
 
 def installers() -> list[Installer]:

@@ -1,4 +1,8 @@
-"""What the server knows of a host without starting it: `model_hosts/NAME/host.toml`."""
+"""What the server knows of a host without starting it: `model_hosts/NAME/host.toml`.
+
+A folder may hold further hosts that share its code and have environments of their own: `host-train.toml` in
+the folder `talking_gaussian` is the host `talking_gaussian_train`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,9 @@ CAPABILITIES: Final = frozenset({"transcribe", "chat", "synthesize", "train", "r
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _CLAUSE: Final = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+)\.(\d+)")
-_KEYS: Final = frozenset({"name", "module", "capabilities", "python", "lock", "memory_mib", "assets"})
+_KEYS: Final = frozenset(
+    {"name", "module", "capabilities", "python", "lock", "hashed", "memory_mib", "assets"}
+)
 
 
 class ManifestError(ValueError):
@@ -67,15 +73,17 @@ class HostManifest:
     """A host as its host.toml describes it.
 
     Attributes:
-        name: Name of the host and of its folder.
-        directory: The folder that holds host.toml.
+        name: Name of the host: that of its folder, for a further host with what its file adds.
+        directory: The folder that holds its file.
         module: Run as `python -m MODULE`.
         capabilities: What the host can do, in the words of the host protocol.
         python: Versions of Python it runs on.
-        lock: File of pinned requirements with hashes.
+        lock: File of pinned requirements.
         memory_mib: Resident memory to expect, in MiB.
         required_assets: Names in the asset catalogue without which its calls fail.
         optional_assets: Names it uses when they are installed.
+        hashed: Whether the lock has a hash for every package. It has not where one version of a package has
+            builds for different devices, as torch's.
     """
 
     name: str
@@ -87,6 +95,7 @@ class HostManifest:
     memory_mib: int
     required_assets: tuple[str, ...] = ()
     optional_assets: tuple[str, ...] = ()
+    hashed: bool = True
 
     @property
     def assets(self) -> tuple[str, ...]:
@@ -94,17 +103,18 @@ class HostManifest:
         return self.required_assets + self.optional_assets
 
 
-def load_manifest(directory: Path) -> HostManifest:
-    """Reads the host.toml of one host.
+def load_manifest(directory: Path, file: str = "host.toml") -> HostManifest:
+    """Reads the file of one host.
 
     Args:
         directory: Folder of the host; paths of the manifest are absolute even when it is not.
+        file: Name of the file.
 
     Raises:
         ManifestError: The file cannot be read or is wrong.
     """
     directory = directory.absolute()
-    path = directory / "host.toml"
+    path = directory / file
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -129,12 +139,14 @@ def load_manifests(directory: Path) -> dict[str, HostManifest]:
         ManifestError: One of the files is wrong, or its name differs from its folder's.
     """
     manifests: dict[str, HostManifest] = {}
-    for path in sorted(directory.glob("*/host.toml")):
-        manifest = load_manifest(path.parent)
-        if manifest.name != path.parent.name:
-            raise ManifestError(f"{path}: name is '{manifest.name}' but its folder is '{path.parent.name}'")
+    for path in sorted([*directory.glob("*/host.toml"), *directory.glob("*/host-*.toml")]):
+        manifest = load_manifest(path.parent, path.name)
+        _, dash, addition = path.stem.partition("-")
+        expected = f"{path.parent.name}_{addition}" if dash else path.parent.name
+        if manifest.name != expected:
+            raise ManifestError(f"{path}: name is '{manifest.name}' but must be '{expected}'")
         manifests[manifest.name] = manifest
-    return manifests
+    return dict(sorted(manifests.items()))
 
 
 def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
@@ -163,6 +175,9 @@ def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
     memory = table.get("memory_mib")
     if not isinstance(memory, int) or isinstance(memory, bool) or memory <= 0:
         raise ValueError("'memory_mib' must be a positive whole number")
+    hashed = table.get("hashed", True)
+    if not isinstance(hashed, bool):
+        raise ValueError("'hashed' must be true or false")
     return HostManifest(
         name=name,
         directory=directory,
@@ -173,6 +188,7 @@ def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
         memory_mib=memory,
         required_assets=_strings(assets, "required"),
         optional_assets=_strings(assets, "optional"),
+        hashed=hashed,
     )
 
 

@@ -70,7 +70,7 @@ async def test_hosts(world: World) -> None:
 def test_synchronous_client(world_in_thread: World) -> None:
     with Client(world_in_thread.address) as client:
         assert client.admin.status().home == str(world_in_thread.home)
-        assert len(client.admin.hosts()) == 4
+        assert len(client.admin.hosts()) == 5
         assert client.admin.restart_host("kokoro").state == "READY"
         assert client.admin.host_log("kokoro") == "\n".join(["kokoro says hello"] * 3)
 

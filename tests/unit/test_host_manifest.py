@@ -51,7 +51,19 @@ def test_folders_without_a_manifest_are_no_hosts(tmp_path: Path) -> None:
 
 def test_the_folder_has_the_name(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "other")
-    with pytest.raises(ManifestError, match="name is 'whisper' but its folder is 'other'"):
+    with pytest.raises(ManifestError, match="name is 'whisper' but must be 'other'"):
+        load_manifests(tmp_path)
+
+
+def test_a_folder_may_hold_further_hosts(tmp_path: Path) -> None:
+    directory = write(tmp_path, GOOD)
+    further = GOOD.replace('name = "whisper"', 'name = "whisper_train"\nhashed = false', 1)
+    (directory / "host-train.toml").write_text(further, encoding="utf-8")
+    manifests = load_manifests(tmp_path)
+    assert list(manifests) == ["whisper", "whisper_train"]
+    assert (manifests["whisper"].hashed, manifests["whisper_train"].hashed) == (True, False)
+    (directory / "host-other.toml").write_text(further, encoding="utf-8")
+    with pytest.raises(ManifestError, match="name is 'whisper_train' but must be 'whisper_other'"):
         load_manifests(tmp_path)
 
 
@@ -70,6 +82,7 @@ def test_the_folder_has_the_name(tmp_path: Path) -> None:
         ("400", "0", "'memory_mib'"),
         ("memory_mib = 400", "memory_mib = 400\nport = 1", "unknown key 'port'"),
         ("optional", "wanted", "'assets'"),
+        ("memory_mib = 400", "memory_mib = 400\nhashed = 1", "'hashed'"),
         ("[assets]", "[assets", "not TOML"),
     ],
 )
