@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +23,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load_studio  # noqa: E402
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid  # noqa: E402
+from model_hosts.talking_gaussian.training import trainer as trainer_module  # noqa: E402
 from model_hosts.talking_gaussian.training.checkpoint import previous  # noqa: E402
 from model_hosts.talking_gaussian.training.events import Event, Note, Outcome, Progress  # noqa: E402
 from model_hosts.talking_gaussian.training.lock import TrainingBusy, TrainingLock  # noqa: E402
@@ -108,10 +111,10 @@ def test_killed_again_and_again_it_gives_the_same_avatar_and_loses_at_most_a_ste
     chance = random.Random(7)
     path, result = tmp_path / "state", tmp_path / "scene.safetensors"
     reached = 0
-    for attempt in range(4):
+    for attempt in range(3):
         process = child(recording, path, result)
         steps = 0
-        limit = chance.randint(2, 5)
+        limit = chance.randint(2, 6)
         for event in events(process):
             if event["event"] == "progress":
                 # The state after a step is kept before the step is told, so nothing that was told is lost.
@@ -148,7 +151,26 @@ def test_a_stop_ends_at_the_next_step_and_can_be_gone_on_from(
     assert difference(trainer.scene.state_dict(), whole) < NOISE
 
 
-def test_the_state_is_kept_by_time_and_at_the_end_of_each_stage(data: TrainingSet, tmp_path: Path):
+def test_no_more_than_thirty_seconds_of_work_are_ever_unsaved(
+    data: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, clock, step_seconds = tmp_path / "state", [0.0], 7.0
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    saved, files = [0.0], set[int]()
+
+    def a_step_passes() -> bool:
+        if path.exists() and (file := path.stat().st_mtime_ns) not in files:
+            files.add(file)
+            saved.append(clock[0])
+        clock[0] += step_seconds
+        return False
+
+    Trainer(data, GROWING, CPU, None, path).run(a_step_passes)
+    assert len(saved) > 5
+    assert max(later - earlier for earlier, later in pairwise(saved)) <= 20 + step_seconds
+
+
+def test_the_state_is_kept_at_the_end_of_each_stage(data: TrainingSet, tmp_path: Path):
     path = tmp_path / "state"
     log = Log()
     seldom = Intervals(progress=0, preview=float("inf"), checkpoint=3600)

@@ -102,7 +102,8 @@ def test_those_pulled_most_become_two_until_the_budget_is_reached():
         means = torch.full((2, sum(branch.count for branch in model.branches.values()), 3), DEPTH)
         means.grad = torch.zeros_like(means)
         means.grad[:, 3:8, 0] = 1.0  # five of the face
-        means.grad[:, 20 if step <= 5 else 25 :, 1] = 0.1 if step <= 5 else 0.0
+        if step <= 5:
+            means.grad[:, 20:, 1] = 0.1  # mouth and torso
         densifier.watch(means, FOCAL)
         densifier.act(step, optimiser)
         if step == 5:

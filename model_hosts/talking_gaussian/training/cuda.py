@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -33,7 +34,8 @@ def check_cuda() -> None:
     if importlib.util.find_spec("gsplat") is None:
         raise DeviceUnsuitableError(f"training on CUDA needs gsplat; install it with: {_INSTALL}")
     try:
-        with _one_compiler():
+        # gsplat tells about its compiling on standard output, which may be read by a program.
+        with _one_compiler(), contextlib.redirect_stdout(sys.stderr):
             backend = importlib.import_module("gsplat.cuda._backend")
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -48,7 +50,7 @@ def check_cuda() -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _one_compiler() -> Iterator[None]:
     """Processes that start together would remove each other's half-built library."""
     path = Path(tempfile.gettempdir()) / f"viseme-gsplat-{os.getuid()}.lock"
