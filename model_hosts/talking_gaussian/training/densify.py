@@ -13,10 +13,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model_hosts.talking_gaussian.training.optimiser import carry
-from model_hosts.talking_gaussian.training.rasterise import rotation_matrices
-from model_hosts.talking_gaussian.training.scene import Branch, Scene
+from model_hosts.talking_gaussian.training.scene import Branch, Scene, multiply
 from model_hosts.talking_gaussian.training.settings import Growth
 
 _PREFIX = "densifier."
@@ -141,9 +141,9 @@ def double(branch: Branch, optimiser: torch.optim.Optimizer, chosen: Tensor, spl
     with torch.no_grad():
         longest = branch.log_scale[chosen].max(1)
         large = longest.values > math.log(split_size)
-        axes = rotation_matrices(torch.nn.functional.normalize(branch.quat[chosen], dim=-1))
-        axis = axes[torch.arange(len(chosen)), :, longest.indices]
-        offset = axis * (longest.values.exp() * _APART * large)[:, None]
+        offset = (
+            _axis(branch.quat[chosen], longest.indices) * (longest.values.exp() * _APART * large)[:, None]
+        )
         opacity = _shared_opacity(torch.sigmoid(branch.opacity_logit[chosen]), large)
         halves = branch.log_scale[chosen]
         halves[torch.arange(len(chosen)), longest.indices] += math.log(_SHRUNK) * large
@@ -160,6 +160,14 @@ def take_rows(branch: Branch, optimiser: torch.optim.Optimizer, source: Tensor, 
     branch.take(source)
     for part, value in branch.rows.items():
         carry(optimiser, before[part], value, moments)
+
+
+def _axis(quats: Tensor, which: Tensor) -> Tensor:
+    """Unit vectors [K, 3] along the axes number `which` [K] of Gaussians turned by `quats` [K, 4] wxyz."""
+    unit = functional.normalize(quats, dim=-1)
+    vector = functional.pad(functional.one_hot(which, 3).to(unit.dtype), (1, 0))
+    back = unit * unit.new_tensor([1.0, -1.0, -1.0, -1.0])
+    return multiply(multiply(unit, vector), back)[:, 1:]
 
 
 def _shared_opacity(opacity: Tensor, split: Tensor) -> Tensor:

@@ -52,11 +52,8 @@ class Learner:
         # Zero until a number is not finite, and never again after that: no need to wait for a GPU each time.
         self._trouble += 0 * (loss + torch.nn.utils.get_total_norm(gradients))
         self._set_rates(step, rate)
-        # Positions that are not finite crash the sampling of the tri-planes, so such a step is never taken.
-        if self._trouble.is_cuda:  # the fused optimiser looks itself
-            self._optimiser.found_inf = (~torch.isfinite(self._trouble)).float()
-        elif not self.healthy():
-            return loss, error
+        # Positions that are not finite crash the sampling of the tri-planes: such a step is not taken.
+        self._optimiser.found_inf = (~torch.isfinite(self._trouble)).float()
         self._optimiser.step()
         if self._densifier is not None:
             self._densifier.act(step + 1, self._optimiser)

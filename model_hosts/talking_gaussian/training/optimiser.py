@@ -25,8 +25,8 @@ def make_optimiser(scene: Scene, branches: tuple[str, ...], rates: Rates) -> tor
         groups += [{"params": planes, "base": rates.planes}, {"params": rest, "base": rates.network}]
     if scene.plate is not None and "torso" in branches:
         groups.append({"params": [scene.plate], "base": rates.plate})
-    fused = scene.embed.weight.is_cuda
-    return torch.optim.AdamW(groups, lr=1e-3, betas=_BETAS, eps=1e-15, weight_decay=0.0, fused=fused)
+    # Fused, it also leaves out steps whose `found_inf` is set, without a GPU having to be waited for.
+    return torch.optim.AdamW(groups, lr=1e-3, betas=_BETAS, eps=1e-15, weight_decay=0.0, fused=True)
 
 
 def carry(optimiser: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, source: Tensor) -> None:
@@ -68,6 +68,5 @@ def restore_moments(optimiser: torch.optim.Optimizer, scene: Scene, state: dict[
     for key, tensor in state.items():
         if key.startswith(_PREFIX):
             part, name = key.removeprefix(_PREFIX).split(".", 1)
-            # AdamW keeps its step counts on the CPU unless it is fused.
-            device = values[name].device
-            optimiser.state.setdefault(values[name], {})[part] = tensor.to(device, copy=True)
+            state_of = optimiser.state.setdefault(values[name], {})
+            state_of[part] = tensor.to(values[name].device, copy=True)

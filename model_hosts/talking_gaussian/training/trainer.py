@@ -92,8 +92,8 @@ class Trainer(Portrait):
         self._path = checkpoint_path
         self._intervals = intervals or Intervals()
         self._began = dict.fromkeys(("progress", "preview", "checkpoint"), time.monotonic())
-        self._sampler = Sampler(data, settings)
-        shows_mouth = bool(data.opening[data.training].any())
+        self._sampler = Sampler(self.data, settings)
+        shows_mouth = bool(self.data.opening[self.data.training].any())
         self._stages = tuple(stage for stage in stages(settings) if stage.name != "mouth" or shows_mouth)
         self._pace = Pace({stage.name: stage.steps for stage in self._stages})
         self._rate, self._rollbacks = 1.0, 0
