@@ -111,7 +111,7 @@ def write_studio(directory: Path) -> Path:
         offset=np.cumsum([0, *(len(png) for png in pngs)]),
     )
     (directory / "plate.png").write_bytes(encode_png(plate))
-    np.savez(directory / "truth.npz", **truth(labels, points))
+    np.savez(directory / "truth.npz", allow_pickle=False, **truth(labels, points))
     return directory
 
 

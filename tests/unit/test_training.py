@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,29 +15,19 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from model_hosts.talking_gaussian.bundle import Bundle  # noqa: E402
+from model_hosts.talking_gaussian.images import decode_png  # noqa: E402
 from model_hosts.talking_gaussian.model.deformation import Deformer, FrameInput  # noqa: E402
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load_studio  # noqa: E402
-from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid  # noqa: E402
 from model_hosts.talking_gaussian.training import __main__ as command  # noqa: E402
 from model_hosts.talking_gaussian.training.evaluate import evaluate  # noqa: E402
+from model_hosts.talking_gaussian.training.events import Event, Preview, Progress, StageMetrics  # noqa: E402
 from model_hosts.talking_gaussian.training.export import Card, export_bundle  # noqa: E402
-from model_hosts.talking_gaussian.training.settings import BranchSize, Settings  # noqa: E402
 from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames  # noqa: E402
-from model_hosts.talking_gaussian.training.trainer import Trainer  # noqa: E402
+from model_hosts.talking_gaussian.training.trainer import Intervals, Trainer  # noqa: E402
 from tests.doubles import talking_head  # noqa: E402
+from tests.doubles.tiny_training import CPU, EACH_STEP, GROWING, TINY  # noqa: E402
 
 pytestmark = pytest.mark.torch
-CPU = torch.device("cpu")
-TINY = Settings(
-    batch=2,
-    mouth_steps=3,
-    face_steps=4,
-    fuse_steps=4,
-    face=BranchSize(90, 16, (8, 12), 2),
-    mouth=BranchSize(20, 8, (8,), 2),
-    torso=BranchSize(40, 8, (8,), 2),
-    code=8,
-)
 CARD = Card("tiny", "Tiny", "A cartoon.", True, "CC0-1.0", "nobody")
 
 
@@ -80,46 +74,64 @@ def test_a_seed_gives_one_avatar_and_another_seed_another(data: TrainingSet):
 
 
 def test_progress_tells_stages_steps_and_time_left(data: TrainingSet):
-    seen = []
+    seen: list[Event] = []
+    Trainer(data, TINY, CPU, seen.append, None, EACH_STEP).run()
+    progress = [event for event in seen if isinstance(event, Progress)]
+    assert [(at.stage, at.step, at.steps) for at in progress] == [
+        (stage, step + 1, steps)
+        for stage, steps in (("mouth", 3), ("face", 4), ("fuse", 4))
+        for step in range(steps)
+    ]
+    assert [at.done for at in progress] == list(range(1, 12))
+    assert progress[-1].fraction == 1
+    assert all(at.seconds_left > 0 for at in progress[:-1])
+    assert progress[-1].seconds_left < progress[0].seconds_left
+    assert all(np.isfinite([at.loss, at.psnr]).all() for at in progress)
+
+
+def test_each_stage_tells_how_well_it_ended(data: TrainingSet):
+    seen: list[Event] = []
     Trainer(data, TINY, CPU, seen.append).run()
-    assert [(at.stage, at.step, at.steps) for at in seen] == [("mouth", 3, 3), ("face", 4, 4), ("fuse", 4, 4)]
-    assert seen[-1].done == seen[-1].total == 11
-    assert seen[-1].seconds_left == 0 < seen[0].seconds_left
-    assert all(np.isfinite([at.loss, at.psnr]).all() for at in seen)
+    ends = [event for event in seen if isinstance(event, StageMetrics)]
+    assert [end.stage for end in ends] == ["mouth", "face", "fuse"]
+    assert [set(end.metrics) for end in ends] == [
+        {"mouth"},
+        {"psnr", "head", "lips"},
+        {"psnr", "head", "lips", "mouth"},
+    ]
+    assert all(5 < value < 60 for end in ends for value in end.metrics.values())
+    assert ends[0].gaussians == {"face": 90, "mouth": 20, "torso": 40}
+    assert all(end.seconds > 0 for end in ends)
 
 
-class StopHereError(Exception):
-    pass
+def test_previews_show_one_held_out_frame_beside_its_truth(data: TrainingSet):
+    seen: list[Event] = []
+    trainer = Trainer(data, TINY, CPU, seen.append, None, Intervals(math.inf, 0, math.inf))
+    trainer.run()
+    previews = [event for event in seen if isinstance(event, Preview)]
+    assert len(previews) == 11
+    assert len({event.frame for event in previews}) == 1
+    last = previews[-1]
+    assert last.frame in data.held_out
+    assert (last.picture.dtype, last.picture.shape) == (np.uint8, (64, 128, 3))
+    np.testing.assert_array_equal(last.picture[:, :64], data.frames[last.frame])
+    drawn = trainer.picture(trainer.frames.drive(torch.tensor([last.frame])))[0]
+    assert np.abs(last.picture[:, 64:] / 255 - drawn.permute(1, 2, 0).numpy()).max() < 0.003
 
 
-@pytest.mark.parametrize("stop_at", ["mouth", "face", "fuse"])
-def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
-    data: TrainingSet, tmp_path: Path, stop_at: str
-):
-    whole = Trainer(data, TINY, CPU)
-    whole.run()
+def test_a_learnt_plate_comes_nearer_to_the_truth_and_into_the_bundle(data: TrainingSet, tmp_path: Path):
+    wrong = replace(data, plate=(data.plate // 2).astype(np.uint8))
+    settings = replace(TINY, learn_plate=True, rates=replace(TINY.rates, plate=0.05))
+    trainer = Trainer(wrong, settings, CPU)
+    trainer.run()
+    export_bundle(trainer, CARD, {}, tmp_path / "avatar")
+    plate = Bundle.read(tmp_path / "avatar").background
+    seen = (data.labels[data.training] == 0).any(0)
 
-    def stop(progress):
-        if progress.stage == stop_at:
-            raise StopHereError
+    def error(picture: np.ndarray) -> float:
+        return float(np.abs(picture[seen].astype(float) - data.plate[seen]).mean())
 
-    path = tmp_path / "state.safetensors"
-    with pytest.raises(StopHereError):
-        Trainer(data, TINY, CPU, stop, path, checkpoint_every=2).run()
-    resumed = Trainer(data, TINY, CPU, None, path, checkpoint_every=2)
-    resumed.run()
-    for name, value in whole.scene.state_dict().items():
-        torch.testing.assert_close(resumed.scene.state_dict()[name], value, rtol=1e-5, atol=1e-6)
-
-
-def test_a_checkpoint_of_another_training_is_refused(data: TrainingSet, tmp_path: Path):
-    path = tmp_path / "state.safetensors"
-    Trainer(data, TINY, CPU, None, path).run()
-    with pytest.raises(DatasetInvalid, match="other data or settings"):
-        Trainer(data, replace(TINY, seed=9), CPU, None, path).run()
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(DatasetInvalid, match="no usable checkpoint"):
-        Trainer(data, TINY, CPU, None, path).run()
+    assert error(plate) < 0.8 * error(wrong.plate)
 
 
 def test_the_bundle_moves_like_the_scene_it_was_made_from(
@@ -201,36 +213,90 @@ def test_a_mouth_that_is_never_seen_open_gives_no_nan(data: TrainingSet):
     assert "mouth" not in evaluate(trainer, data.held_out)
 
 
+@pytest.fixture
+def tiny_preset(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(command.PRESETS, "quick", GROWING)
+
+
+def arguments(recording: Path, out: Path) -> list[str]:
+    return ["--dataset", str(recording), "--out", str(out), "--name", "tiny", "--device", "cpu"]
+
+
+@pytest.mark.usefixtures("tiny_preset")
 def test_the_command_writes_bundle_and_sheet(
-    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setitem(command.PRESETS, "quick", TINY)
-    arguments = [
-        "--dataset",
-        str(recording),
-        "--out",
-        str(tmp_path / "a.zip"),
-        "--name",
-        "tiny",
+    options = [
+        *arguments(recording, tmp_path / "a.zip"),
         "--synthetic",
+        "--sheet",
+        str(tmp_path / "sheet.png"),
     ]
-    assert command.main([*arguments, "--sheet", str(tmp_path / "sheet.png"), "--device", "cpu"]) == 0
+    assert command.main(options) == 0
     info = Bundle.read(tmp_path / "a.zip").info
     assert info.synthetic
     assert info.training["metrics"]["psnr"] > 5
+    assert info.branches["face"].count > GROWING.face.count
     assert (tmp_path / "sheet.png").stat().st_size > 1000
-    assert "fuse 4/4" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "fuse 8/8" in captured.err
+    assert captured.out == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "sheet.png"}  # no state, no lock
+
+
+@pytest.mark.usefixtures("tiny_preset")
+def test_events_are_told_as_json_lines_and_previews_go_to_a_file(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    preview = tmp_path / "preview.png"
+    options = [*arguments(recording, tmp_path / "a.zip"), "--json", "--preview", str(preview)]
+    assert command.main(options) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["event"] for line in lines} == {"progress", "stage", "preview", "finished"}
+    (*_, shown) = (line for line in lines if line["event"] == "preview")
+    assert (shown["path"], shown["stage"], shown["step"]) == (str(preview), "fuse", 8)
+    assert decode_png(preview.read_bytes()).shape == (64, 128, 3)
+    assert lines[-1]["metrics"]["psnr"] > 5
+
+
+@pytest.mark.usefixtures("tiny_preset")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_keeps_the_state_and_the_same_command_goes_on(
+    recording: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+):
+    def interrupt(report: object, event: Event) -> None:
+        if isinstance(event, StageMetrics) and event.stage == "mouth":
+            os.kill(os.getpid(), number)
+
+    options = arguments(recording, tmp_path / "a.zip")
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(command.Report, "event", interrupt)
+        assert command.main(options) == command.STOPPED == 75
+    assert signal.getsignal(number) == before
+    assert "the same command goes on" in capsys.readouterr().err
+    assert (tmp_path / "a.zip.state").exists()
+    assert command.main(options) == 0
+    captured = capsys.readouterr().err
+    assert "going on from step 0 of stage face" in captured
+    assert "mouth 3/3" not in captured
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zip"}
 
 
 def test_a_training_too_large_for_a_cpu_is_refused_before_it_starts(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    arguments = ["--dataset", str(recording), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert command.main(arguments) == 1
+    assert command.main(arguments(recording, tmp_path / "out")) == 1
     assert "need an NVIDIA GPU" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_says_what_is_wrong_with_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert command.main(["--dataset", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.startswith("error: clip.mp4 cannot be read as video")
+    assert command.main([*arguments(tmp_path, tmp_path / "out"), "--json"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: clip.mp4 cannot be read as video")
+    assert json.loads(captured.out)["event"] == "error"

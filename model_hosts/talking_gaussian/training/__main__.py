@@ -1,13 +1,22 @@
-"""`python -m model_hosts.talking_gaussian.training`: trains an avatar from a recording of the studio."""
+"""`python -m model_hosts.talking_gaussian.training`: trains an avatar from a recording of the studio.
+
+The state is kept every 20 seconds, so the same command goes on after whatever ended it. SIGTERM and Ctrl-C
+keep the state at once and end with status 75; a second one does not wait. Other statuses: 0, the bundle was
+written; 1, an error, told in one sentence; 2, wrong arguments.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -15,64 +24,119 @@ from model_hosts.talking_gaussian.bundle import BundleInvalid
 from model_hosts.talking_gaussian.images import encode_png
 from model_hosts.talking_gaussian.preprocess.dataset import load_studio
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
+from model_hosts.talking_gaussian.training import checkpoint
+from model_hosts.talking_gaussian.training.cuda import DeviceUnsuitableError
 from model_hosts.talking_gaussian.training.evaluate import evaluate
+from model_hosts.talking_gaussian.training.events import Outcome
 from model_hosts.talking_gaussian.training.export import Card, export_bundle
-from model_hosts.talking_gaussian.training.rasterise import DeviceUnsuitableError
-from model_hosts.talking_gaussian.training.settings import PRESETS
+from model_hosts.talking_gaussian.training.lock import TrainingBusy, TrainingLock
+from model_hosts.talking_gaussian.training.report import Report
+from model_hosts.talking_gaussian.training.settings import PRESETS, Settings
 from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames
-from model_hosts.talking_gaussian.training.trainer import Progress, Trainer
+from model_hosts.talking_gaussian.training.trainer import Intervals, Trainer, TrainingDiverged
+
+STOPPED = 75
+"""Exit status of a run that was stopped and can go on: EX_TEMPFAIL of sysexits.h."""
+
+_LINE_EVERY = 5.0
+"""Seconds between two lines of progress for people."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Trains, measures and writes the bundle; returns the exit status."""
     options = _parser().parse_args(arguments)
+    report = Report(options.json, options.preview)
+    stop = threading.Event()
+    handlers = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with TrainingLock(options.out):
+            return _train(options, report, stop)
+    except (
+        DatasetInvalid,
+        BundleInvalid,
+        DeviceUnsuitableError,
+        TrainingBusy,
+        TrainingDiverged,
+    ) as error:
+        report.error(str(error))
+    except OSError as error:
+        report.error(f"{error.filename or options.out}: {error.strerror or error}")
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return 1
+
+
+def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -> int:
+    began = time.monotonic()
+    data = load_studio(options.dataset)
+    height, width = data.size
+    report.say(f"{data.count} frames of {width}x{height} read in {time.monotonic() - began:.1f} s")
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    path = options.checkpoint or options.out.with_name(options.out.name + ".state")
+    intervals = Intervals(
+        progress=1.0 if options.json else _LINE_EVERY, preview=5.0 if options.preview else math.inf
+    )
+    trainer = Trainer(data, _settings(options), device, report.event, path, intervals)
+    if trainer.run(stop.is_set) is Outcome.STOPPED:
+        report.stopped(path)
+        return STOPPED
+    metrics = evaluate(trainer, data.held_out)
+    metrics |= {f"training_{name}": value for name, value in evaluate(trainer, data.training[::16]).items()}
+    card = Card(
+        options.name,
+        options.display_name or options.name,
+        options.description,
+        options.synthetic,
+        options.license,
+        options.attribution,
+        options.voice,
+    )
+    bundle = export_bundle(trainer, card, metrics, options.out)
+    if options.sheet:
+        options.sheet.write_bytes(encode_png(contact_sheet(trainer, telling_frames(data))))
+    if not options.checkpoint:
+        checkpoint.remove(path)
+    counts = {name: branch.count for name, branch in bundle.info.branches.items()}
+    report.finished({"metrics": metrics, "seconds": trainer.seconds, "gaussians": counts})
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
     settings = PRESETS[options.preset]
     if options.steps:
         settings = settings.with_steps(options.steps)
-    settings = replace(settings, seed=options.seed)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    try:
-        began = time.monotonic()
-        data = load_studio(options.dataset)
-        _say(f"{data.count} frames of {data.size[1]}x{data.size[0]} read in {time.monotonic() - began:.1f} s")
-        trainer = Trainer(data, settings, device, _show, options.checkpoint)
-        trainer.run()
-        metrics = evaluate(trainer, data.held_out)
-        metrics |= {
-            f"training_{name}": value for name, value in evaluate(trainer, data.training[::16]).items()
-        }
-        card = Card(
-            options.name,
-            options.display_name or options.name,
-            options.description,
-            options.synthetic,
-            options.license,
-            options.attribution,
-            options.voice,
-        )
-        bundle = export_bundle(trainer, card, metrics, options.out)
-        if options.sheet:
-            options.sheet.write_bytes(encode_png(contact_sheet(trainer, telling_frames(data))))
-    except (DatasetInvalid, BundleInvalid, DeviceUnsuitableError) as error:
-        _say(f"error: {error}")
-        return 1
-    counts = {name: branch.count for name, branch in bundle.info.branches.items()}
-    _say(json.dumps({"metrics": metrics, "seconds": trainer.seconds, "gaussians": counts}))
-    return 0
+    return replace(settings, seed=options.seed)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m model_hosts.talking_gaussian.training", description=__doc__
+        prog="python -m model_hosts.talking_gaussian.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dataset", type=Path, required=True, help="directory written by tools/studio")
     parser.add_argument("--out", type=Path, required=True, help="bundle directory or .zip to write")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="quick")
-    parser.add_argument("--steps", type=int, help="steps in all, shared by the stages as in the preset")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        default="quick",
+        help="quick: a first look; demo: the avatar that is shipped; person: somebody who was recorded",
+    )
+    parser.add_argument("--steps", type=_positive, help="steps in all, shared by the stages as in the preset")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives another avatar")
     parser.add_argument("--device", help="cuda or cpu; default: cuda when there is one")
-    parser.add_argument("--checkpoint", type=Path, help="file to keep the state in and to go on from")
-    parser.add_argument("--sheet", type=Path, help="PNG to write a contact sheet to")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="keep the state here, also when done; default: OUT.state, removed when done",
+    )
+    parser.add_argument("--json", action="store_true", help="tell events as JSON lines on standard output")
+    parser.add_argument(
+        "--preview", type=Path, metavar="PNG", help="draw a held-out frame beside its truth here every 5 s"
+    )
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="write a contact sheet here when done")
     parser.add_argument("--name", default="avatar", help="resource id")
     parser.add_argument("--display-name", help="default: the name")
     parser.add_argument("--description", default="")
@@ -83,17 +147,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show(progress: Progress) -> None:
-    if progress.step % 250 == 0 or progress.step == progress.steps:
-        _say(
-            f"{progress.stage} {progress.step}/{progress.steps}  loss {progress.loss:.4f}"
-            f"  psnr {progress.psnr:.2f}  {progress.seconds_left:.0f} s left"
-        )
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number of steps")
+    return value
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
+    """A signal handler that asks for a stop, and the second time ends the process."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    return handle
 
 
 if __name__ == "__main__":

@@ -9,16 +9,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from model_hosts.talking_gaussian.training.losses import crop
-from model_hosts.talking_gaussian.training.trainer import Trainer
+from model_hosts.talking_gaussian.training.portrait import Portrait
 
 _LEAST_PIXELS = 20
+_STAGE_FRAMES = 24
+"""Held-out frames that are measured at the end of a stage, about."""
 
 
-def evaluate(trainer: Trainer, chosen: npt.NDArray[np.int64]) -> dict[str, float]:
+def evaluate(portrait: Portrait, chosen: npt.NDArray[np.int64]) -> dict[str, float]:
     """Mean of the per-frame figures over frames, on pictures rounded to 8 bits.
 
     Args:
-        trainer: Holds the scene.
+        portrait: Holds the scene.
         chosen: Indices of the frames.
 
     Returns:
@@ -27,14 +29,14 @@ def evaluate(trainer: Trainer, chosen: npt.NDArray[np.int64]) -> dict[str, float
         of the truth's. A region that no frame shows is left out.
     """
     sums: dict[str, list[float]] = {}
-    batch = trainer.settings.batch
+    batch = portrait.batch
     for start in range(0, len(chosen), batch):
-        index = torch.as_tensor(chosen[start : start + batch], device=trainer.device)
-        image = (trainer.picture(trainer.frames.drive(index)) * 255).round() / 255
-        target = trainer.frames.target(index)
+        index = torch.as_tensor(chosen[start : start + batch], device=portrait.device)
+        image = (portrait.picture(portrait.frames.drive(index)) * 255).round() / 255
+        target = portrait.frames.target(index)
         error = (image - target.image) ** 2
         everywhere = torch.ones_like(target.head)
-        box = trainer.data.lip_box
+        box = portrait.data.lip_box
         lips = crop(error, target.lip_corner, box)
         regions = {
             "psnr": (error, everywhere),
@@ -46,15 +48,47 @@ def evaluate(trainer: Trainer, chosen: npt.NDArray[np.int64]) -> dict[str, float
         for name, (squared, mask) in regions.items():
             sums.setdefault(name, []).extend(_decibels(squared, mask))
         fine, wanted = _fine_contrast(image), _fine_contrast(target.image)
-        sums.setdefault("head_sharpness", []).append(
-            float((fine * target.head).sum() / (wanted * target.head).sum())
-        )
+        if target.head.any():
+            share = (fine * target.head).sum() / (wanted * target.head).sum().clamp_min(1e-6)
+            sums.setdefault("head_sharpness", []).append(float(share))
         fine, wanted = (crop(value, target.lip_corner, box).sum() for value in (fine, wanted))
-        sums.setdefault("lips_sharpness", []).append(float(fine / wanted))
+        sums.setdefault("lips_sharpness", []).append(float(fine / wanted.clamp_min(1e-6)))
         sums.setdefault("ssim", []).extend(
-            trainer.objective.structure(image, target.image).mean((1, 2, 3)).tolist()
+            portrait.objective.structure(image, target.image).mean((1, 2, 3)).tolist()
         )
     return {name: round(float(np.mean(values)), 4) for name, values in sums.items() if values}
+
+
+def stage_metrics(portrait: Portrait, branches: tuple[str, ...]) -> dict[str, float]:
+    """PSNR of what a stage draws, in a few held-out frames and only where it is meant to be right.
+
+    Args:
+        portrait: Holds the scene.
+        branches: What the stage draws. Without the face only the mouth's inside is looked at, without the
+            mouth everything else.
+
+    Returns:
+        Some of psnr (whole frame), head, lips and mouth, in dB.
+    """
+    held = portrait.data.held_out
+    chosen = held[:: max(1, len(held) // _STAGE_FRAMES)]
+    sums: dict[str, list[float]] = {}
+    for start in range(0, len(chosen), portrait.batch):
+        index = torch.as_tensor(chosen[start : start + portrait.batch], device=portrait.device)
+        target = portrait.frames.target(index)
+        error = (portrait.picture(portrait.frames.drive(index), branches) - target.image) ** 2
+        regions: dict[str, tuple[Tensor, Tensor]] = {}
+        if "mouth" in branches:
+            regions["mouth"] = (error, target.mouth)
+        if "face" in branches:
+            seen = torch.ones_like(target.mouth) if "mouth" in branches else 1 - target.mouth
+            box = portrait.data.lip_box
+            regions["psnr"] = (error, seen)
+            regions["head"] = (error, target.head * seen)
+            regions["lips"] = (crop(error, target.lip_corner, box), crop(seen, target.lip_corner, box))
+        for name, (squared, mask) in regions.items():
+            sums.setdefault(name, []).extend(_decibels(squared, mask))
+    return {name: round(float(np.mean(values)), 3) for name, values in sums.items() if values}
 
 
 def _fine_contrast(image: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def export_bundle(trainer: Trainer, card: Card, metrics: dict[str, float], path:
             "seconds": {name: round(value, 1) for name, value in trainer.seconds.items()},
         },
     )
-    bundle = Bundle(info, {**kept_tensors, **tensors}, data.plate, thumbnail(trainer))
+    bundle = Bundle(info, {**kept_tensors, **tensors}, _plate(trainer), thumbnail(trainer))
     bundle.write(path)
     return bundle
 
@@ -113,6 +113,14 @@ def thumbnail(trainer: Trainer) -> npt.NDArray[np.uint8]:
     small = functional.interpolate(square, size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
     picture = (small[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     return cast(npt.NDArray[np.uint8], picture)
+
+
+def _plate(trainer: Trainer) -> npt.NDArray[np.uint8]:
+    """The picture behind the person, learnt or the clip's own, uint8 [H, W, 3]."""
+    if trainer.scene.plate is None:
+        return trainer.data.plate
+    plate = (trainer.scene.plate.detach()[0].clamp(0, 1) * 255).round().byte()
+    return cast(npt.NDArray[np.uint8], plate.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def _branch_info(branch: Branch) -> BranchInfo:

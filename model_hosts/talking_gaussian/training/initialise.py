@@ -30,6 +30,9 @@ _RIM = 6 / 512
 _RIM_SHARE = 0.08
 _MOUTH_FRAMES = 24
 _BEHIND_LIPS = (0.006, 0.016)
+_HOLLOW = 0.2
+"""Half axes of the inside of a mouth that no frame shows, as shares of the lip box; lips cover it at rest."""
+_HOLLOW_RGB = (0.22, 0.09, 0.09)
 _BOX_BOOST = 3.5
 _RIGID = 0.985
 """Share of hanging hair that must meet the person for it to count as turning with the head."""
@@ -171,9 +174,9 @@ def _mouth(data: TrainingSet, count: int, rng: np.random.Generator) -> Start:
     widest = data.training[np.argsort(-opening)]
     # Neighbouring frames show the same mouth: take every fourth of the widest.
     chosen = [int(i) for i in widest[::4][:_MOUTH_FRAMES] if (data.labels[i] == MOUTH).any()]
-    if not chosen:
-        raise DatasetInvalid("no training frame shows the inside of the mouth")
     plane = _lip_plane(data)
+    if not chosen:
+        return _unseen_mouth(data, count, plane, rng)
     parts = []
     for index, share in zip(chosen, np.diff(np.linspace(0, count, len(chosen) + 1).astype(int)), strict=True):
         rows, columns = np.nonzero(data.labels[index] == MOUTH)
@@ -184,6 +187,18 @@ def _mouth(data: TrainingSet, count: int, rng: np.random.Generator) -> Start:
         size = np.full(share, 1.2 * data.poses[index][2, 3] / data.focal, np.float32)
         parts.append(Start(points, data.frames[index][rows[pick], columns[pick]] / 255, size))
     return Start.join(parts)
+
+
+def _unseen_mouth(data: TrainingSet, count: int, plane: float, rng: np.random.Generator) -> Start:
+    """A dark hollow behind lips that never opened: better than a hole that shows the plate."""
+    (left, top), (width, height) = data.lip_corner[data.key], data.lip_box
+    radius, angle = np.sqrt(rng.uniform(0, 1, count)), rng.uniform(0, 2 * np.pi, count)
+    middle = np.array([left + width / 2, top + height / 2])
+    reach = np.stack([np.cos(angle) * width, np.sin(angle) * height], 1) * _HOLLOW * radius[:, None]
+    behind = rng.uniform(*_BEHIND_LIPS, count).astype(np.float32)
+    points = _on_plane((middle + reach).astype(np.float32), plane - behind, data, data.key)
+    size = np.full(count, 1.2 * data.poses[data.key][2, 3] / data.focal, np.float32)
+    return Start(points, np.tile(np.array(_HOLLOW_RGB, np.float32), (count, 1)), size)
 
 
 def _lip_plane(data: TrainingSet) -> float:

@@ -24,13 +24,19 @@ class Objective:
         frames: The clip; gives the plate and the size of the boxes' pictures.
         weights: Of the terms.
         lip_box, eye_box: Width and height of the boxes in pixels.
+        plate: Instead of the clip's, if it is learnt.
     """
 
     def __init__(
-        self, frames: Frames, weights: Weights, lip_box: tuple[int, int], eye_box: tuple[int, int]
+        self,
+        frames: Frames,
+        weights: Weights,
+        lip_box: tuple[int, int],
+        eye_box: tuple[int, int],
+        plate: Tensor | None = None,
     ) -> None:
         self.weights = weights
-        self.plate = frames.plate
+        self.plate = frames.plate if plate is None else plate
         self.lip_box, self.eye_box = lip_box, eye_box
         self.structure = Structure(frames.size, frames.device)
         self.lip_structure = Structure((lip_box[1], lip_box[0]), frames.device)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from model_hosts.talking_gaussian.training.cuda import DeviceUnsuitableError, check_cuda
 
 BLUR = 0.3
 """Added to the screen-space variances, in square pixels, as everywhere in Gaussian splatting."""
@@ -17,10 +18,6 @@ _NEAR = 0.05
 
 _DENSE_LIMIT = 50_000_000
 """Gaussians times pixels that the dense version takes; half a gigabyte for each frame of a step."""
-
-
-class DeviceUnsuitableError(RuntimeError):
-    """Training cannot run on this device; the message says what would help."""
 
 
 def check_device(device: torch.device, gaussians: int, size: tuple[int, int]) -> None:
@@ -35,10 +32,7 @@ def check_device(device: torch.device, gaussians: int, size: tuple[int, int]) ->
         DeviceUnsuitableError: It cannot.
     """
     if device.type == "cuda":
-        if importlib.util.find_spec("gsplat") is None:
-            raise DeviceUnsuitableError(
-                "training on CUDA needs gsplat; install it with: pip install gsplat==1.5.3"
-            )
+        check_cuda()
     elif gaussians * size[0] * size[1] > _DENSE_LIMIT:
         raise DeviceUnsuitableError(
             f"{gaussians} Gaussians at {size[1]}x{size[0]} need an NVIDIA GPU; a CPU only trains tests"

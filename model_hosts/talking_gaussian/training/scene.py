@@ -21,6 +21,8 @@ MOST_SCALE = 0.03
 _SH1 = 0.4886025
 _FIRST_OPACITY = 1.4
 CONDITION = 10
+PARTS = ("xyz", "rgb", "sh", "log_scale", "quat", "opacity_logit")
+"""What a Gaussian is made of, one row of each parameter; a torso has no sh."""
 MAPS = 2
 """Channels drawn beside the colour: head (face and mouth), inside of the mouth."""
 
@@ -92,13 +94,20 @@ class Branch(nn.Module):
         """Number of Gaussians."""
         return len(self.xyz)
 
-    def keep(self, chosen: Tensor) -> None:
-        """Forgets all Gaussians but the chosen (boolean [N])."""
-        for name in ("xyz", "rgb", "sh", "log_scale", "quat", "opacity_logit"):
-            value = getattr(self, name)
-            if value is not None:
-                setattr(self, name, nn.Parameter(value.detach()[chosen].clone()))
-        self.first_rgb = self.first_rgb[chosen].clone()
+    @property
+    def rows(self) -> dict[str, nn.Parameter]:
+        """The parameters that have a row for each Gaussian."""
+        return {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None}
+
+    def take(self, source: Tensor) -> None:
+        """Makes the branch the rows `source` (int64 [N]) of what it was: some left out, some repeated."""
+        self.put({part: value.detach()[source] for part, value in self.rows.items()}, self.first_rgb[source])
+
+    def put(self, rows: dict[str, Tensor], first_rgb: Tensor) -> None:
+        """Makes the branch these Gaussians, however many there are."""
+        for part in self.rows:
+            setattr(self, part, nn.Parameter(rows[part].clone()))
+        self.first_rgb = first_rgb.clone()
 
     def deform(self, code: Tensor | None, expression: Tensor | None) -> tuple[Splats, Delta]:
         """The branch deformed for B frames, not yet posed, and the changes themselves."""
@@ -116,9 +125,18 @@ class Branch(nn.Module):
 
 
 class Scene(nn.Module):
-    """Face, mouth and torso with one embedding of the lip code."""
+    """Face, mouth and torso with one embedding of the lip code.
 
-    def __init__(self, starts: dict[str, Start], shape: Shape, settings: Settings) -> None:
+    Args:
+        starts: Initial Gaussians of the branches.
+        shape: Of the avatar.
+        settings: The recipe.
+        plate: The picture behind the person [1, 3, H, W], if it is to be learnt too.
+    """
+
+    def __init__(
+        self, starts: dict[str, Start], shape: Shape, settings: Settings, plate: Tensor | None = None
+    ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(settings.seed)
         self.shape = shape
@@ -129,11 +147,20 @@ class Scene(nn.Module):
         self.face = Branch(starts["face"], settings.face, code, shape.expression, True, generator)
         self.mouth = Branch(starts["mouth"], settings.mouth, code, 0, True, generator)
         self.torso = Branch(starts["torso"], settings.torso, 0, CONDITION, False, generator)
+        self.plate = None if plate is None else nn.Parameter(plate.clone())
 
     @property
     def branches(self) -> dict[str, Branch]:
         """The branches by name."""
         return {"face": self.face, "mouth": self.mouth, "torso": self.torso}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Puts back what `state_dict` gave, with as many Gaussians as there were then."""
+        for name, branch in self.branches.items():
+            device = branch.xyz.device
+            rows = {part: state[f"{name}.{part}"].to(device) for part in branch.rows}
+            branch.put(rows, state[f"{name}.first_rgb"].to(device))
+        self.load_state_dict(state)
 
     def forward(self, drive: Drive, branches: tuple[str, ...]) -> tuple[Splats, list[Delta]]:
         """Gaussians in camera space of the named branches, with colours rgb + maps, and what moved them."""

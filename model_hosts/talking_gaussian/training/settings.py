@@ -45,6 +45,27 @@ class Rates:
     opacity_logit: float = 0.03
     network: float = 4e-3
     planes: float = 2e-2
+    plate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How far the branches may grow beyond their first size; see `densify`.
+
+    Attributes:
+        face, mouth, torso: Gaussians at most.
+        every: Steps between two events.
+        first, last: When in a stage growth begins and ends, as shares of it.
+        split_pixels: Standard deviation in the picture from which a Gaussian is split instead of cloned.
+    """
+
+    face: int
+    mouth: int
+    torso: int
+    every: int = 100
+    first: float = 0.15
+    last: float = 0.6
+    split_pixels: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +80,10 @@ class Settings:
         code: Inputs the lip code is embedded into.
         lip_noise, condition_noise: Noise on the lip code, and on expression and torso condition, in standard
             deviations: the drivers of synthesis are never as exact as the recording.
-        faded: Gaussians below this opacity are removed before the last stage.
+        faded: Gaussians below this opacity are removed before the last stage, and where there is growth also
+            during stages.
+        growth: None if there are no more Gaussians than at the start.
+        learn_plate: Whether the picture behind the person is learnt too.
     """
 
     seed: int = 0
@@ -74,6 +98,8 @@ class Settings:
     lip_noise: float = 0.05
     condition_noise: float = 0.10
     faded: float = 0.04
+    growth: Growth | None = None
+    learn_plate: bool = False
     weights: Weights = field(default_factory=Weights)
     rates: Rates = field(default_factory=Rates)
 
@@ -87,5 +113,30 @@ class Settings:
 PRESETS: dict[str, Settings] = {
     "quick": Settings(mouth_steps=150, face_steps=400, fuse_steps=650),
     "demo": Settings(mouth_steps=600, face_steps=2000, fuse_steps=5000),
+    "person": Settings(
+        mouth_steps=300,
+        face_steps=1000,
+        fuse_steps=1700,
+        face=BranchSize(26000, 64, (16, 32, 64)),
+        mouth=BranchSize(3000, 32, (16, 48)),
+        torso=BranchSize(10000, 32, (8, 24, 64)),
+        lip_noise=0.10,
+        condition_noise=0.20,
+        growth=Growth(34000, 4000, 13000),
+        learn_plate=True,
+        weights=Weights(lips=0.05, eyes=0.05, move=0.01),
+        rates=Rates(
+            xyz=4e-5,
+            rgb=2e-3,
+            sh=2e-4,
+            log_scale=4e-3,
+            quat=1e-3,
+            opacity_logit=0.03,
+            network=1e-3,
+            planes=5e-3,
+        ),
+    ),
 }
-"""`quick` for a first look (under a minute on a large GPU), `demo` for the avatar that is shipped."""
+"""`quick` for a first look (under a minute on a large GPU), `demo` for the avatar that is shipped, `person`
+for somebody who was recorded: poses and masks are estimates there, so inputs get more noise, steps are
+smaller and the plate is learnt."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet
 from model_hosts.talking_gaussian.training.losses import crop
-from model_hosts.talking_gaussian.training.trainer import Trainer
+from model_hosts.talking_gaussian.training.portrait import Portrait
 
 _COLUMNS = 6
 _MAGNIFIED = 3
@@ -35,20 +35,34 @@ def telling_frames(data: TrainingSet) -> npt.NDArray[np.int64]:
     return np.array([int(pick) for pick in picks])
 
 
-def contact_sheet(trainer: Trainer, chosen: npt.NDArray[np.int64]) -> ByteArray:
+def preview_frame(data: TrainingSet) -> int:
+    """The frame to watch while training: of those held out the one whose mouth is widest."""
+    if not len(data.held_out):
+        return data.key
+    return int(data.held_out[np.argmax(data.opening[data.held_out])])
+
+
+def beside_truth(portrait: Portrait, frame: int) -> ByteArray:
+    """A frame of the clip and beside it the same frame drawn, uint8 [H, 2 W, 3]."""
+    drawn = portrait.picture(portrait.frames.drive(torch.tensor([frame], device=portrait.device)))[0]
+    picture: ByteArray = (drawn * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return np.concatenate([portrait.data.frames[frame], picture], 1)
+
+
+def contact_sheet(portrait: Portrait, chosen: npt.NDArray[np.int64]) -> ByteArray:
     """Six frames: truth, drawn, four times their difference; below them lips and left eyes, magnified.
 
     Returns:
         uint8 [height, width, 3]; of lips and eyes the truth is above the drawn.
     """
-    index = torch.as_tensor(chosen[:_COLUMNS], device=trainer.device)
-    drawn, target = trainer.picture(trainer.frames.drive(index)), trainer.frames.target(index)
+    index = torch.as_tensor(chosen[:_COLUMNS], device=portrait.device)
+    drawn, target = portrait.picture(portrait.frames.drive(index)), portrait.frames.target(index)
     difference = ((drawn - target.image).abs() * _GAIN).clamp(0, 1)
     width = drawn.shape[-1]
     rows = [target.image, drawn, difference]
     for corner, box in (
-        (target.lip_corner, trainer.data.lip_box),
-        (target.eye_corners[:, 0], trainer.data.eye_box),
+        (target.lip_corner, portrait.data.lip_box),
+        (target.eye_corners[:, 0], portrait.data.eye_box),
     ):
         for picture in (target.image, drawn):
             large = functional.interpolate(

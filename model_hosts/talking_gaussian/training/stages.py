@@ -51,7 +51,6 @@ class Sampler:
     def __init__(self, data: TrainingSet, settings: Settings) -> None:
         self._training = data.training
         self._seed = settings.seed
-        self._batch = settings.batch
         opening = data.opening[data.training]
         self._by_opening = np.argsort(opening, kind="stable")
         unusual = (data.lip[data.training] ** 2).mean(1) + 0.5 * (data.expression[data.training] ** 2).mean(1)
@@ -64,16 +63,16 @@ class Sampler:
         visible = np.maximum(opening - 0.5 * float(np.median(opening)), 0)
         self._mouth_chance = visible / visible.sum() if visible.any() else self._chance
 
-    def frames(self, stage: Stage, step: int) -> npt.NDArray[np.int64]:
+    def frames(self, stage: Stage, step: int, batch: int) -> npt.NDArray[np.int64]:
         """Indices [batch] of the frames of a step."""
         rng = np.random.default_rng([self._seed, *stage.name.encode(), step])
         count = len(self._training)
         if stage.name == "mouth":
-            picks = rng.choice(count, self._batch, p=self._mouth_chance)
+            picks = rng.choice(count, batch, p=self._mouth_chance)
         elif stage.name == "face" and step < _CURRICULUM * stage.steps:
             share = _FIRST_FRAMES + (1 - _FIRST_FRAMES) * step / (_CURRICULUM * stage.steps)
-            picks = rng.choice(self._by_opening[: max(self._batch, int(share * count))], self._batch)
+            picks = rng.choice(self._by_opening[: max(batch, int(share * count))], batch)
         else:
-            picks = rng.choice(count, self._batch, p=self._chance)
+            picks = rng.choice(count, batch, p=self._chance)
         chosen: npt.NDArray[np.int64] = self._training[picks]
         return chosen

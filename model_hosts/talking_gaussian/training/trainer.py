@@ -1,67 +1,77 @@
-"""The training loop: three stages over one clip that stays on the device."""
+"""The training loop: three stages over one clip, through faults and interruptions."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet
 from model_hosts.talking_gaussian.training import checkpoint
-from model_hosts.talking_gaussian.training.frames import Frames
-from model_hosts.talking_gaussian.training.initialise import initial_gaussians
+from model_hosts.talking_gaussian.training.checkpoint import State
+from model_hosts.talking_gaussian.training.cuda import DeviceUnsuitableError
+from model_hosts.talking_gaussian.training.evaluate import stage_metrics
+from model_hosts.talking_gaussian.training.events import (
+    Event,
+    Note,
+    NoteKind,
+    Outcome,
+    Preview,
+    Progress,
+    StageMetrics,
+)
+from model_hosts.talking_gaussian.training.learner import Learner
+from model_hosts.talking_gaussian.training.lock import TrainingLock
 from model_hosts.talking_gaussian.training.losses import psnr
-from model_hosts.talking_gaussian.training.objective import Objective
-from model_hosts.talking_gaussian.training.rasterise import check_device, rasterise
-from model_hosts.talking_gaussian.training.scene import Drive, Scene, Shape
+from model_hosts.talking_gaussian.training.pace import Pace
+from model_hosts.talking_gaussian.training.portrait import Portrait
 from model_hosts.talking_gaussian.training.settings import Settings
+from model_hosts.talking_gaussian.training.sheets import beside_truth, preview_frame
 from model_hosts.talking_gaussian.training.stages import Sampler, Stage, stages
 
-_WARM_UP = 100
-_REPORT_EVERY = 25
-_PIVOT = 0.86
-"""Height of the point that the torso turns about, in picture heights."""
+_CHECK_EVERY = 20
+"""Steps between two looks at whether all numbers are finite; each waits for the device."""
+_KEEP_EVERY = 100
+"""Steps between two states in memory that a training can roll back to."""
+_ROLLBACKS = 3
+
+
+class TrainingDiverged(RuntimeError):  # noqa: N818 - reads as a statement, like DatasetInvalid
+    """Losses or gradients stopped being finite again and again."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a training is.
+class Intervals:
+    """Seconds between two events of a kind; `inf` for never, 0 for each step."""
 
-    Attributes:
-        stage: mouth, face or fuse.
-        step, steps: Of this stage.
-        done, total: Steps of all stages.
-        loss: Of the latest step.
-        psnr: Of the latest step's frames, dB; in stage mouth of the mouth's inside only.
-        seconds_left: Estimate for all stages.
-    """
-
-    stage: str
-    step: int
-    steps: int
-    done: int
-    total: int
-    loss: float
-    psnr: float
-    seconds_left: float
+    progress: float = 1.0
+    preview: float = 5.0
+    checkpoint: float = 20.0
 
 
-class Trainer:
+class Trainer(Portrait):
     """Trains one avatar.
 
     Args:
         data: The clip.
         settings: The recipe.
-        device: CUDA for real sizes; the CPU is for tests.
-        on_progress: Called every 25 steps and at the end of each stage.
+        device: CUDA for real sizes.
+        on_event: Hears what happens, in the thread that trains.
         checkpoint_path: Where to keep the state; an existing file of the same training is continued.
-        checkpoint_every: Steps between checkpoints.
+        intervals: How often it is kept and told.
+
+    Attributes:
+        seconds: What each stage has taken, over all runs.
 
     Raises:
         DeviceUnsuitableError: The device cannot train at this size.
@@ -72,144 +82,241 @@ class Trainer:
         data: TrainingSet,
         settings: Settings,
         device: torch.device,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
         checkpoint_path: Path | None = None,
-        checkpoint_every: int = 2000,
+        intervals: Intervals | None = None,
     ) -> None:
-        self.data, self.settings, self.device = data, settings, device
-        self._on_progress = on_progress
-        self._checkpoint_path, self._checkpoint_every = checkpoint_path, checkpoint_every
-        height, width = data.size
-        self.shape = Shape(
-            lip=data.maps.to_lip.shape[1],
-            expression=data.maps.to_expression.shape[1],
-            focal=data.focal,
-            centre=data.centre,
-            pivot=(width / 2, _PIVOT * height),
-        )
-        counts = (settings.face.count, settings.mouth.count, settings.torso.count)
-        check_device(device, sum(counts), data.size)
-        self.scene = Scene(initial_gaussians(data, settings), self.shape, settings).to(device)
-        self.frames = Frames(data, device)
-        self.objective = Objective(self.frames, settings.weights, data.lip_box, data.eye_box)
+        super().__init__(data, settings, device)
         self.seconds: dict[str, float] = {}
-        self._sampler = Sampler(data, settings)
-        self._stages = stages(settings)
+        self._tell = on_event or (lambda event: None)
+        self._path = checkpoint_path
+        self._intervals = intervals or Intervals()
+        self._began = dict.fromkeys(("progress", "preview", "checkpoint"), time.monotonic())
+        self._sampler = Sampler(self.data, settings)
+        shows_mouth = bool(self.data.opening[self.data.training].any())
+        self._stages = tuple(stage for stage in stages(settings) if stage.name != "mouth" or shows_mouth)
+        self._pace = Pace({stage.name: stage.steps for stage in self._stages})
+        self._rate, self._rollbacks = 1.0, 0
+        self._disk_failed = False
 
-    def run(self) -> None:
-        """Runs all stages that are not done yet."""
-        resumed = None
-        if self._checkpoint_path is not None and self._checkpoint_path.exists():
-            resumed = checkpoint.Checkpoint(self._checkpoint_path, self._key())
-            resumed.restore_scene(self.scene)
-        names = [stage.name for stage in self._stages]
-        first = names.index(resumed.stage) if resumed else 0
-        for position, stage in enumerate(self._stages[first:], first):
-            here = resumed if resumed is not None and position == first else None
-            if stage.name == "fuse" and here is None:
-                self._remove_faded()
-            self._run_stage(stage, here)
+    def run(self, stop: Callable[[], bool] | None = None) -> Outcome:
+        """Runs all stages that are not done yet.
 
-    def draw(self, drive: Drive, branches: tuple[str, ...] = ("face", "mouth", "torso")) -> Tensor:
-        """Colours, maps and coverage [B, 6, H, W] of driven frames, nothing behind them."""
-        splats, _ = self.scene(drive, branches)
-        return rasterise(splats, self.shape.focal, self.shape.centre, self.data.size)
+        Args:
+            stop: Asked before each step; once it says yes, the state is kept and the run ends.
 
-    def picture(self, drive: Drive) -> Tensor:
-        """Finished pictures [B, 3, H, W] in 0..1."""
-        with torch.no_grad():
-            return self.objective.compose(self.draw(drive)).clamp(0, 1)
+        Raises:
+            TrainingBusy: Another process trains with this checkpoint.
+            DatasetInvalid: The checkpoint belongs to another training.
+            TrainingDiverged: Rolling back did not help.
+            DeviceUnsuitableError: The device has too little memory for a single frame.
+        """
+        stop = stop or (lambda: False)
+        with TrainingLock(self._path) if self._path else contextlib.nullcontext():
+            resumed = self._resume()
+            if len(self._stages) < len(stages(self.settings)):
+                self._note(
+                    "stage_skipped",
+                    "no training frame shows the inside of the mouth: stage mouth is left out, it stays dark",
+                )
+            names = [stage.name for stage in self._stages]
+            first = names.index(resumed.stage) if resumed else 0
+            self._measure_pace(self._stages[first:])
+            for position, stage in enumerate(self._stages[first:], first):
+                here = resumed if position == first else None
+                if stage.name == "fuse" and here is None:
+                    self._remove_faded()
+                if not self._run_stage(stage, here, stop):
+                    return Outcome.STOPPED
+        return Outcome.FINISHED
 
-    def _run_stage(self, stage: Stage, resumed: checkpoint.Checkpoint | None) -> None:
-        optimiser = self._optimiser(stage)
-        start = 0
+    def _resume(self) -> State | None:
+        if self._path is None:
+            return None
+        state, wrong = checkpoint.latest(self._path, self._key)
+        for problem in wrong:
+            self._note("checkpoint_damaged", f"{problem}; the one before it is tried")
+        if state is None:
+            if wrong:
+                self._note("started_anew", "no checkpoint can be used, so the training starts anew")
+            return None
+        self.batch, self._rate, self._rollbacks = state.batch, state.rate, state.rollbacks
+        self.seconds = dict(state.seconds)
+        self._note("resumed", f"going on from step {state.step} of stage {state.stage}")
+        return state
+
+    def _run_stage(self, stage: Stage, resumed: State | None, stop: Callable[[], bool]) -> bool:
+        """Whether the stage was done; False if it was stopped."""
+        learner = Learner(self, stage, self._sampler)
+        step = 0
         if resumed is not None:
-            resumed.restore_optimiser(optimiser)
-            start = resumed.step
-        began = time.monotonic()
-        for step in range(start, stage.steps):
-            loss, error = self._step(stage, step, optimiser)
-            done = step + 1
-            if self._on_progress is not None and (done % _REPORT_EVERY == 0 or done == stage.steps):
-                speed = (time.monotonic() - began) / (done - start)
-                self._on_progress(self._progress(stage, done, float(loss), float(error), speed))
-            if self._checkpoint_path is not None and (
-                done % self._checkpoint_every == 0 or done == stage.steps
-            ):
-                checkpoint.save(self._checkpoint_path, self.scene, optimiser, stage.name, done, self._key())
+            learner.restore(resumed.tensors)
+            step = resumed.step
+        spent, began = self.seconds.get(stage.name, 0.0), time.monotonic()
+        good = _Kept.of(learner, step)
+        self._pace.begin(stage.name, began)
+        while step < stage.steps:
+            if stop():
+                step = step if learner.healthy() else good.restore(learner)
+                self.seconds[stage.name] = spent + time.monotonic() - began
+                self._save(learner, step)
+                return False
+            result = self._attempt(learner, step)
+            if result is None:
+                self._halve_batch()
+                step = good.restore(learner)
+                continue
+            step += 1
+            self._pace.tick(time.monotonic())
+            due = {name for name in self._began if self._is_due(name, ended=step == stage.steps)}
+            if not (due or step % _CHECK_EVERY == 0):
+                continue
+            if not learner.healthy():
+                self._slow_down(stage, good.step)
+                step = good.restore(learner)
+                continue
+            self.seconds[stage.name] = spent + time.monotonic() - began
+            if step - good.step >= _KEEP_EVERY:
+                good = _Kept.of(learner, step)
+            if "checkpoint" in due:
+                self._save(learner, step)
+            if "progress" in due:
+                self._tell(self._progress(stage, step, *result))
+            if "preview" in due:
+                index = preview_frame(self.data)
+                self._tell(Preview(stage.name, step, index, beside_truth(self, index)))
+        self._finish(stage)
+        return True
+
+    def _attempt(self, learner: Learner, step: int) -> tuple[Tensor, Tensor] | None:
+        """Loss and error of a step, or None if memory is too short for it."""
+        try:
+            return learner.learn(step, self._rate)
+        except torch.OutOfMemoryError:
+            # Handled by the caller: the traceback that ends here holds what is to be freed.
+            return None
+
+    def _halve_batch(self) -> None:
+        if self.batch == 1:
+            raise DeviceUnsuitableError(
+                f"the memory of {self.device} is too small for a single frame; "
+                "close other programs that use it or train with smaller pictures"
+            )
+        before, self.batch = self.batch, self.batch // 2
+        # Steps that see fewer frames are noisier by the root of their share.
+        self._rate *= math.sqrt(self.batch / before)
         if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.seconds[stage.name] = time.monotonic() - began
+            torch.cuda.empty_cache()
+        self._note("batch_halved", f"memory is short: {self.batch} frames a step from here on, not {before}")
 
-    def _step(self, stage: Stage, step: int, optimiser: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
-        share = step / max(1, stage.steps)
-        factor = stage.first_rate * (stage.last_rate / stage.first_rate) ** share
-        factor *= min(1.0, (step + 1) / min(_WARM_UP, max(1, stage.steps // 4)))
-        for group in optimiser.param_groups:
-            group["lr"] = group["base"] * factor
-        index = torch.as_tensor(self._sampler.frames(stage, step), device=self.device)
-        drive = self._noisy(self.frames.drive(index), stage, step)
-        target = self.frames.target(index)
-        splats, deltas = self.scene(drive, stage.branches)
-        drawn = rasterise(splats, self.shape.focal, self.shape.centre, self.data.size)
-        if stage.name == "mouth":
-            loss, error = self.objective.mouth(drawn, target)
-        else:
-            loss, error = self.objective.picture(drawn, target, with_mouth=stage.name == "fuse")
-        branches = [self.scene.branches[name] for name in stage.branches]
-        loss = loss + self.objective.restraint(branches, deltas)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimiser.step()
-        return loss.detach(), error
-
-    def _noisy(self, drive: Drive, stage: Stage, step: int) -> Drive:
-        seed = np.random.SeedSequence([self.settings.seed, *stage.name.encode(), step]).generate_state(1)[0]
-        generator = torch.Generator(self.device).manual_seed(int(seed))
-
-        def noise(value: Tensor, spread: float) -> Tensor:
-            return value + spread * torch.randn(value.shape, generator=generator, device=self.device)
-
-        return drive._replace(
-            lip=noise(drive.lip, self.settings.lip_noise),
-            expression=noise(drive.expression, self.settings.condition_noise),
-            condition=noise(drive.condition, self.settings.condition_noise),
+    def _slow_down(self, stage: Stage, step: int) -> None:
+        self._rollbacks += 1
+        if self._rollbacks > _ROLLBACKS:
+            raise TrainingDiverged(
+                f"stage {stage.name} gave numbers that are not finite, and halving the learning rates "
+                f"{_ROLLBACKS} times did not help; look at the clip's poses and masks, or try another seed"
+            )
+        self._rate /= 2
+        self._note(
+            "rolled_back", f"numbers were not finite: back to step {step} with half the learning rates"
         )
 
-    def _optimiser(self, stage: Stage) -> torch.optim.Optimizer:
-        rates = self.settings.rates
-        groups: list[dict[str, object]] = [
-            {"params": list(self.scene.embed.parameters()), "base": rates.network}
-        ]
-        for name in stage.branches:
-            branch = self.scene.branches[name]
-            for part in ("xyz", "rgb", "sh", "log_scale", "quat", "opacity_logit"):
-                value = getattr(branch, part)
-                if isinstance(value, nn.Parameter):
-                    groups.append({"params": [value], "base": getattr(rates, part)})
-            planes = list(branch.net.planes.parameters())
-            rest = [value for key, value in branch.net.named_parameters() if not key.startswith("planes.")]
-            groups += [{"params": planes, "base": rates.planes}, {"params": rest, "base": rates.network}]
-        fused = self.device.type == "cuda"
-        return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-15, weight_decay=0.0, fused=fused)
+    def _measure_pace(self, ahead: tuple[Stage, ...]) -> None:
+        """Looks at frames in every stage, learning nothing, so that the first estimate is an honest one."""
+        for stage in ahead:
+            learner = Learner(self, stage, self._sampler)
+            for _ in range(2):  # the first compiles and warms up
+                began = time.monotonic()
+                fits = self._looked(learner)
+                learner.healthy()
+                self._pace.measured(stage.name, time.monotonic() - began)
+                if not fits:
+                    self._halve_batch()
+
+    def _looked(self, learner: Learner) -> bool:
+        try:
+            learner.look(0)
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def _finish(self, stage: Stage) -> None:
+        began = time.monotonic()
+        metrics = stage_metrics(self, stage.branches)
+        self._pace.ended(time.monotonic() - began)
+        counts = {name: branch.count for name, branch in self.scene.branches.items()}
+        self._tell(StageMetrics(stage.name, metrics, counts, round(self.seconds.get(stage.name, 0.0), 3)))
+
+    def _save(self, learner: Learner, step: int) -> None:
+        if self._path is None:
+            return
+        name = learner.stage.name
+        state = State(
+            name, step, self.batch, self._rate, self._rollbacks, dict(self.seconds), learner.state()
+        )
+        try:
+            checkpoint.write(self._path, state, self._key)
+        except OSError as error:
+            if not self._disk_failed:
+                reason = error.strerror or str(error)
+                self._note(
+                    "checkpoint_failed",
+                    f"{self._path.name} cannot be written ({reason}); training goes on without it for now",
+                )
+            self._disk_failed = True
+        else:
+            self._disk_failed = False
+
+    def _is_due(self, name: str, ended: bool) -> bool:
+        """Whether it is time for an event, as at the end of each stage; begins the next interval."""
+        now, interval = time.monotonic(), getattr(self._intervals, name)
+        if interval == math.inf or not (ended or now - self._began[name] >= interval):
+            return False
+        self._began[name] = now
+        return True
 
     def _remove_faded(self) -> None:
         for branch in self.scene.branches.values():
             visible = torch.sigmoid(branch.opacity_logit.detach()) > self.settings.faded
             if visible.any():
-                branch.keep(visible)
+                branch.take(visible.nonzero()[:, 0])
 
-    def _progress(self, stage: Stage, done: int, loss: float, error: float, speed: float) -> Progress:
-        before = self._stages[: [other.name for other in self._stages].index(stage.name)]
-        total = sum(other.steps for other in self._stages)
-        all_done = sum(other.steps for other in before) + done
+    def _progress(self, stage: Stage, step: int, loss: Tensor, error: Tensor) -> Progress:
+        before = self._stages[: self._stages.index(stage)]
         return Progress(
-            stage.name, done, stage.steps, all_done, total, loss, psnr(error), speed * (total - all_done)
+            stage=stage.name,
+            step=step,
+            steps=stage.steps,
+            done=sum(other.steps for other in before) + step,
+            total=sum(other.steps for other in self._stages),
+            loss=float(loss),
+            psnr=psnr(float(error)),
+            seconds_left=round(self._pace.left(step), 2),
         )
 
+    def _note(self, kind: NoteKind, message: str) -> None:
+        self._tell(Note(kind, message))
+
+    @functools.cached_property
     def _key(self) -> str:
         """Names the training: its settings, and the data by its driving values and a few frames."""
         digest = hashlib.sha256(repr(self.settings).encode())
         for part in (self.data.units, self.data.poses, self.data.frames[:: max(1, self.data.count // 8)]):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
+
+
+class _Kept(NamedTuple):
+    """A state in memory that can be gone back to."""
+
+    step: int
+    tensors: dict[str, Tensor]
+
+    @staticmethod
+    def of(learner: Learner, step: int) -> _Kept:
+        return _Kept(step, {name: value.clone() for name, value in learner.state().items()})
+
+    def restore(self, learner: Learner) -> int:
+        """Goes back; returns the step."""
+        learner.restore(self.tensors)
+        return self.step
