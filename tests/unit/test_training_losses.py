@@ -1,4 +1,4 @@
-"""Losses and the small rasteriser of the trainer against plain references."""
+"""Losses of the trainer, and the dense rasteriser of the tests, against plain references."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from model_hosts.talking_gaussian.training.losses import (  # noqa: E402
     psnr,
     pyramid,
 )
-from model_hosts.talking_gaussian.training.rasterise import Splats, dense, rotation_matrices  # noqa: E402
+from model_hosts.talking_gaussian.training.rasterise import Splats  # noqa: E402
 from model_hosts.talking_gaussian.training.scene import multiply, quaternions  # noqa: E402
+from tests.doubles.dense_rasteriser import dense, rotation_matrices  # noqa: E402
 from tests.doubles.plain_rasteriser import render  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -107,7 +108,7 @@ def test_quaternions_of_heads_that_face_the_camera():
     torch.testing.assert_close(product, rotation_matrices(small[:3]) @ rotation_matrices(small[3:]))
 
 
-def test_the_small_rasteriser_draws_what_the_plain_one_draws():
+def test_the_dense_rasteriser_draws_what_the_plain_one_draws():
     rng = np.random.default_rng(5)
     count, size, focal = 60, 40, 90.0
     means = np.c_[rng.uniform(-0.25, 0.25, (count, 2)), rng.uniform(0.9, 1.4, count)]

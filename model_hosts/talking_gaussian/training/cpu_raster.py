@@ -6,11 +6,8 @@ side on as many threads as torch may use; a step's result does not depend on how
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,12 +30,10 @@ from model_hosts.talking_gaussian.training.raster_tiles import (
     undrawing_floats,
 )
 from model_hosts.talking_gaussian.training.raster_vectors import CHANNELS
+from model_hosts.talking_gaussian.training.threads import each
 
 _IDENTITY = np.eye(3, 4, dtype=np.float32)
 _EXTRA = RECORD - 2
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def draw(
@@ -214,8 +209,8 @@ class _Draw(torch.autograd.Function):
         batch, channels = len(means), colours.shape[2]
         image = torch.empty(batch, CHANNELS + 1, *view.size)
         pictures = image.numpy()
-        frames = _each(lambda b: _Frame(tuple(value[b] for value in gaussians), view), range(batch))
-        _each(lambda part: frames[part[0]].draw(pictures[part[0]], *part[1:]), _parts(batch, view))
+        frames = each(lambda b: _Frame(tuple(value[b] for value in gaussians), view), range(batch))
+        each(lambda part: frames[part[0]].draw(pictures[part[0]], *part[1:]), _parts(batch, view))
         ctx.frames, ctx.view, ctx.shapes = frames, view, [value.shape for value in gaussians]
         if channels == CHANNELS:
             return image
@@ -231,14 +226,14 @@ class _Draw(torch.autograd.Function):
             gradient = torch.cat([gradient[:, :channels], none, gradient[:, channels:]], 1)
         wanted = _array(gradient)
         parts = _parts(len(frames), view)
-        moments = _each(lambda part: frames[part[0]].undraw(wanted[part[0]], *part[1:]), parts)
+        moments = each(lambda part: frames[part[0]].undraw(wanted[part[0]], *part[1:]), parts)
         out = [np.empty(shape, np.float32) for shape in ctx.shapes]
 
         def finish(b: int) -> None:
             own = [sums for part, sums in zip(parts, moments, strict=True) if part[0] == b]
             frames[b].backpropagate(own, tuple(value[b] for value in out))
 
-        _each(finish, range(len(frames)))
+        each(finish, range(len(frames)))
         return *(torch.from_numpy(value) for value in out), None
 
 
@@ -258,16 +253,3 @@ def _parts(batch: int, view: View) -> list[tuple[int, int, int]]:
     strips = 1 if batch % threads == 0 else threads
     bounds = [tiles * k // strips for k in range(strips + 1)]
     return [(b, bounds[k], bounds[k + 1]) for b in range(batch) for k in range(strips)]
-
-
-def _each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Does the work for every item, on as many threads as torch may use."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return [work(item) for item in items]
-    return list(_pool(threads).map(work, items))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="raster")

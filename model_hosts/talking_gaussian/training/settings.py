@@ -53,6 +53,7 @@ class Settings:
 
     Attributes:
         seed: Of everything random; one seed gives one avatar on one device.
+        width: Of the pictures that are learnt; a wider recording is made smaller. 0 leaves it as it is.
         batch: Frames a step.
         mouth_steps, face_steps, fuse_steps: Length of the three stages.
         face, mouth, torso: Sizes.
@@ -63,6 +64,7 @@ class Settings:
     """
 
     seed: int = 0
+    width: int = 0
     batch: int = 8
     mouth_steps: int = 600
     face_steps: int = 1800

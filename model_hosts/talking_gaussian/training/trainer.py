@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet
+from model_hosts.talking_gaussian.preprocess.resize import resized
 from model_hosts.talking_gaussian.training import checkpoint
 from model_hosts.talking_gaussian.training.frames import Frames
 from model_hosts.talking_gaussian.training.initialise import initial_gaussians
@@ -58,13 +59,13 @@ class Trainer:
     Args:
         data: The clip.
         settings: The recipe.
-        device: CUDA for real sizes; the CPU is for tests.
+        device: CUDA, or a CPU if there is time.
         on_progress: Called every 25 steps and at the end of each stage.
         checkpoint_path: Where to keep the state; an existing file of the same training is continued.
         checkpoint_every: Steps between checkpoints.
 
     Raises:
-        DeviceUnsuitableError: The device cannot train at this size.
+        DeviceUnsuitableError: The device cannot draw.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Trainer:
         checkpoint_path: Path | None = None,
         checkpoint_every: int = 2000,
     ) -> None:
+        data = resized(data, settings.width)
         self.data, self.settings, self.device = data, settings, device
         self._on_progress = on_progress
         self._checkpoint_path, self._checkpoint_every = checkpoint_path, checkpoint_every
@@ -87,8 +89,7 @@ class Trainer:
             centre=data.centre,
             pivot=(width / 2, _PIVOT * height),
         )
-        counts = (settings.face.count, settings.mouth.count, settings.torso.count)
-        check_device(device, sum(counts), data.size)
+        check_device(device)
         self.scene = Scene(initial_gaussians(data, settings), self.shape, settings).to(device)
         self.frames = Frames(data, device)
         self.objective = Objective(self.frames, settings.weights, data.lip_box, data.eye_box)
