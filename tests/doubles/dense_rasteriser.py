@@ -20,11 +20,29 @@ _NEAR = 0.05
 def dense(splats: Splats, focal: float, centre: tuple[float, float], size: tuple[int, int]) -> Tensor:
     """[B, C + 1, H, W], as `rasterise` draws it; quaternions must have length one."""
     order = torch.argsort(splats.means[..., 2], 1)
-    means, quats, scales, colours = (
-        torch.gather(value, 1, order[..., None].expand(-1, -1, value.shape[-1]))
-        for value in (splats.means, splats.quats, splats.scales, splats.colours)
+    splats = Splats(
+        *(torch.gather(value, 1, order.reshape(*order.shape, *[1] * (value.ndim - 2)).expand_as(value))
+          for value in splats)
     )
-    opacities = torch.gather(splats.opacities, 1, order)
+    alpha = coverage(splats, focal, centre, size).clamp(max=_MOST_ALPHA)
+    alpha = torch.where((alpha >= _LEAST_ALPHA) & (splats.means[..., 2] > _NEAR)[..., None, None], alpha, 0.0)
+    left = torch.cumprod(1 - alpha, 1)
+    before = torch.cat([torch.ones_like(left[:, :1]), left[:, :-1]], 1)
+    image = torch.einsum("bnhw,bnc->bchw", alpha * before, splats.colours)
+    return torch.cat([image, 1 - left[:, -1:]], 1)
+
+
+def doubtful(splats: Splats, focal: float, centre: tuple[float, float], size: tuple[int, int]) -> Tensor:
+    """Pixels [B, 1, H, W] that rounding may change for good: at a limit of opacity, or when it gets opaque."""
+    alpha = coverage(splats, focal, centre, size)
+    edge = ((alpha / _LEAST_ALPHA - 1).abs() < 1e-3) | ((alpha / _MOST_ALPHA - 1).abs() < 1e-3)
+    left = (1 - alpha.clamp(max=_MOST_ALPHA)).prod(1, keepdim=True)
+    return edge.any(1, keepdim=True) | (left < 1e-3)
+
+
+def coverage(splats: Splats, focal: float, centre: tuple[float, float], size: tuple[int, int]) -> Tensor:
+    """How far each Gaussian covers each pixel, [B, N, H, W], before any limit."""
+    means, quats, scales, opacities, _ = splats
     x, y, z = means.unbind(-1)
     z = z.clamp_min(_NEAR)
     covariance = _screen_covariance(means, quats, scales, focal, centre, size)
@@ -40,12 +58,7 @@ def dense(splats: Splats, focal: float, centre: tuple[float, float], size: tuple
         + 2 * conic_b[..., None, None] * dx * dy
         + conic_c[..., None, None] * dy * dy
     )
-    alpha = (opacities[..., None, None] * torch.exp(power)).clamp(max=_MOST_ALPHA)
-    alpha = torch.where((alpha >= _LEAST_ALPHA) & (means[..., 2] > _NEAR)[..., None, None], alpha, 0.0)
-    left = torch.cumprod(1 - alpha, 1)
-    before = torch.cat([torch.ones_like(left[:, :1]), left[:, :-1]], 1)
-    image = torch.einsum("bnhw,bnc->bchw", alpha * before, colours)
-    return torch.cat([image, 1 - left[:, -1:]], 1)
+    return opacities[..., None, None] * torch.exp(power)
 
 
 def _screen_covariance(

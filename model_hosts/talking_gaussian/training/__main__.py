@@ -20,21 +20,27 @@ from model_hosts.talking_gaussian.training.export import Card, export_bundle
 from model_hosts.talking_gaussian.training.rasterise import DeviceUnsuitableError
 from model_hosts.talking_gaussian.training.settings import PRESETS
 from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames
+from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels, kernel_threads
 from model_hosts.talking_gaussian.training.trainer import Progress, Trainer
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Trains, measures and writes the bundle; returns the exit status."""
     options = _parser().parse_args(arguments)
-    settings = PRESETS[options.preset]
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    settings = PRESETS[options.preset or ("laptop" if device.type == "cpu" else "quick")]
     if options.steps:
         settings = settings.with_steps(options.steps)
     settings = replace(settings, seed=options.seed)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cpu":
+        give_cores_to_kernels()
     try:
         began = time.monotonic()
         data = load_studio(options.dataset)
         _say(f"{data.count} frames of {data.size[1]}x{data.size[0]} read in {time.monotonic() - began:.1f} s")
+        if device.type == "cpu":
+            minutes = settings.cpu_minutes(data.size, kernel_threads())
+            _say(f"training on {kernel_threads()} CPU threads takes {_spoken(minutes)}")
         trainer = Trainer(data, settings, device, _show, options.checkpoint)
         trainer.run()
         metrics = evaluate(trainer, data.held_out)
@@ -67,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", type=Path, required=True, help="directory written by tools/studio")
     parser.add_argument("--out", type=Path, required=True, help="bundle directory or .zip to write")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="quick")
+    parser.add_argument(
+        "--preset", choices=sorted(PRESETS), help="default: quick with CUDA, laptop without"
+    )
     parser.add_argument("--steps", type=int, help="steps in all, shared by the stages as in the preset")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cuda or cpu; default: cuda when there is one")
@@ -89,6 +97,15 @@ def _show(progress: Progress) -> None:
             f"{progress.stage} {progress.step}/{progress.steps}  loss {progress.loss:.4f}"
             f"  psnr {progress.psnr:.2f}  {progress.seconds_left:.0f} s left"
         )
+
+
+def _spoken(minutes: float) -> str:
+    """A guessed time in words."""
+    if minutes < 1.5:
+        return "about a minute"
+    if minutes < 90:
+        return f"about {minutes:.0f} minutes"
+    return f"about {minutes / 60:.0f} hours; an NVIDIA GPU or --preset laptop takes minutes"
 
 
 def _say(text: str) -> None:

@@ -1,7 +1,7 @@
 """Drawing Gaussians differentiably on a processor: the kernels as a function that torch can differentiate.
 
 Follows Kerbl et al., "3D Gaussian Splatting" (2023), with the constants of gsplat. Frames are drawn side by
-side on as many threads as torch may use; a step's result does not depend on how they were scheduled.
+side on several threads; a step's result does not depend on how they were scheduled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from model_hosts.talking_gaussian.training.raster_tiles import (
     undrawing_floats,
 )
 from model_hosts.talking_gaussian.training.raster_vectors import CHANNELS
-from model_hosts.talking_gaussian.training.threads import each
+from model_hosts.talking_gaussian.training.threads import each, kernel_threads
 
 _IDENTITY = np.eye(3, 4, dtype=np.float32)
 _EXTRA = RECORD - 2
@@ -62,7 +62,12 @@ def draw(
 
     Returns:
         [B, C + 1, H, W]: colours weighted by coverage, then the coverage.
+
+    Raises:
+        ValueError: The tensors are of another type, on another device, or have more channels.
     """
+    if colours.shape[2] > CHANNELS:
+        raise ValueError(f"{colours.shape[2]} channels cannot be drawn, at most {CHANNELS}")
     view = View(focal, centre, size, native_lanes() if lanes is None else lanes)
     drawn: Tensor = _Draw.apply(means, quats, scales, opacities, colours, view)
     return drawn
@@ -249,7 +254,7 @@ def _parts(batch: int, view: View) -> list[tuple[int, int, int]]:
 
     Whole frames where they go evenly into the threads; else a frame is cut into one strip for each thread.
     """
-    threads, tiles = torch.get_num_threads(), int(view.grid.prod())
+    threads, tiles = kernel_threads(), int(view.grid.prod())
     strips = 1 if batch % threads == 0 else threads
     bounds = [tiles * k // strips for k in range(strips + 1)]
     return [(b, bounds[k], bounds[k + 1]) for b in range(batch) for k in range(strips)]

@@ -32,9 +32,10 @@ class Structure:
             from model_hosts.talking_gaussian.training.cpu_structure import similarity  # noqa: PLC0415 - numba
 
             return similarity(image, target, self._window[_RADIUS:].numpy(), _C1, _C2)
-        return self._products(image, target)
+        return self.by_products(image, target)
 
-    def _products(self, image: Tensor, target: Tensor) -> Tensor:
+    def by_products(self, image: Tensor, target: Tensor) -> Tensor:
+        """The same, as a GPU computes it."""
         # The target's own moments need no gradient: blurred apart they cost no backward pass.
         mean_a, aa, ab = torch.chunk(self._blur(torch.cat([image, image * image, image * target], 1)), 3, 1)
         with torch.no_grad():

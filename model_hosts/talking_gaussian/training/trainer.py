@@ -191,8 +191,7 @@ class Trainer:
             planes = list(branch.net.planes.parameters())
             rest = [value for key, value in branch.net.named_parameters() if not key.startswith("planes.")]
             groups += [{"params": planes, "base": rates.planes}, {"params": rest, "base": rates.network}]
-        fused = self.device.type == "cuda"
-        return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-15, weight_decay=0.0, fused=fused)
+        return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-15, weight_decay=0.0, fused=True)
 
     def _remove_faded(self) -> None:
         for branch in self.scene.branches.values():
