@@ -1,7 +1,7 @@
 """Splatting in plain torch, every Gaussian at every pixel: the yardstick of what is drawn differentiably.
 
-Time and memory grow with N * H * W, so only for small pictures. torch derives its gradients, in float64 if the
-inputs are. It shares no code with what it measures.
+Time and memory grow with N * H * W, so only for small pictures. torch derives its gradients, in float64
+if the inputs are. It shares no code with what it measures.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ def dense(splats: Splats, focal: float, centre: tuple[float, float], size: tuple
     """[B, C + 1, H, W], as `rasterise` draws it; quaternions must have length one."""
     order = torch.argsort(splats.means[..., 2], 1)
     splats = Splats(
-        *(torch.gather(value, 1, order.reshape(*order.shape, *[1] * (value.ndim - 2)).expand_as(value))
-          for value in splats)
+        *(
+            torch.gather(value, 1, order.reshape(*order.shape, *[1] * (value.ndim - 2)).expand_as(value))
+            for value in splats
+        )
     )
     alpha = coverage(splats, focal, centre, size).clamp(max=_MOST_ALPHA)
     alpha = torch.where((alpha >= _LEAST_ALPHA) & (splats.means[..., 2] > _NEAR)[..., None, None], alpha, 0.0)
@@ -33,7 +35,7 @@ def dense(splats: Splats, focal: float, centre: tuple[float, float], size: tuple
 
 
 def doubtful(splats: Splats, focal: float, centre: tuple[float, float], size: tuple[int, int]) -> Tensor:
-    """Pixels [B, 1, H, W] that rounding may change for good: at a limit of opacity, or when it gets opaque."""
+    """Pixels [B, 1, H, W] that rounding may change for good: at a limit of opacity, or almost opaque."""
     alpha = coverage(splats, focal, centre, size)
     edge = ((alpha / _LEAST_ALPHA - 1).abs() < 1e-3) | ((alpha / _MOST_ALPHA - 1).abs() < 1e-3)
     left = (1 - alpha.clamp(max=_MOST_ALPHA)).prod(1, keepdim=True)

@@ -49,7 +49,8 @@ def resized(data: TrainingSet, width: int) -> TrainingSet:
     scale = np.array([factor, size[0] / data.size[0]], np.float32)
 
     def moved(corner: IntArray, box: tuple[int, int], new: tuple[int, int]) -> IntArray:
-        return corners((corner + np.asarray(box, np.float32) / 2) * scale, new, size)
+        middle = corner + np.asarray(box) / 2
+        return corners((middle * scale).astype(np.float32), new, size)
 
     return replace(
         small,

@@ -47,33 +47,42 @@ class Vectors:
         self.type = ir.VectorType(_FLOAT, lanes)
 
     def constant(self, value: float) -> ir.Constant:
+        """The same number in every lane."""
         return ir.Constant(self.type, [float(np.float32(value))] * self.lanes)
 
     def listed(self, values: list[float]) -> ir.Constant:
+        """A number for each lane."""
         return ir.Constant(self.type, values)
 
     def splat(self, scalar: ir.Value) -> ir.Value:
+        """A computed number in every lane."""
         undefined = ir.Constant(self.type, ir.Undefined)
         zeros = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         first = self.b.insert_element(undefined, scalar, _I32(0))
         return self.b.shuffle_vector(first, undefined, zeros)
 
     def add(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The sum x + y."""
         return self.b.fadd(x, y, flags=FAST)
 
     def subtract(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The difference x - y."""
         return self.b.fsub(x, y, flags=FAST)
 
     def multiply(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The product x y."""
         return self.b.fmul(x, y, flags=FAST)
 
     def multiply_add(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+        """The sum x y + z."""
         return self.add(self.multiply(x, y), z)
 
     def larger(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The larger of x and y, lane by lane."""
         return self.b.select(self.b.fcmp_ordered(">", x, y, flags=FAST), x, y)
 
     def smaller(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The smaller of x and y, lane by lane."""
         return self.b.select(self.b.fcmp_ordered("<", x, y, flags=FAST), x, y)
 
     def load(self, address: ir.Value, offset: int = 0) -> ir.Value:
@@ -82,15 +91,18 @@ class Vectors:
         return self.b.load(pointer, align=4 * self.lanes)
 
     def store(self, value: ir.Value, address: ir.Value, offset: int = 0) -> None:
+        """Puts an aligned vector to an integer address plus bytes."""
         pointer = self.b.inttoptr(self.b.add(address, _I64(offset)), self.type.as_pointer())
         self.b.store(value, pointer, align=4 * self.lanes)
 
     def load_scalar(self, address: ir.Value, offset: int) -> ir.Value:
+        """One float of memory in every lane."""
         pointer = self.b.inttoptr(self.b.add(address, _I64(offset)), _FLOAT.as_pointer())
         return self.splat(self.b.load(pointer))
 
 
 def count_trailing_zeros(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """Index of the lowest set bit of an i64 that is not 0."""
     kind = ir.FunctionType(_I64, [_I64, ir.IntType(1)])
     function = builder.module.declare_intrinsic("llvm.cttz", (_I64,), kind)
     return builder.call(function, [value, ir.IntType(1)(1)])
@@ -99,6 +111,7 @@ def count_trailing_zeros(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 def typed(
     result: types.Type, arguments: tuple[types.Type, ...], generate: Callable[..., Any]
 ) -> tuple[Any, Callable[..., Any]]:
+    """What an intrinsic returns to numba: its signature and what generates its code."""
     return result(*arguments), generate
 
 

@@ -73,9 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", type=Path, required=True, help="directory written by tools/studio")
     parser.add_argument("--out", type=Path, required=True, help="bundle directory or .zip to write")
-    parser.add_argument(
-        "--preset", choices=sorted(PRESETS), help="default: quick with CUDA, laptop without"
-    )
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="default: quick with CUDA, laptop without")
     parser.add_argument("--steps", type=int, help="steps in all, shared by the stages as in the preset")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cuda or cpu; default: cuda when there is one")

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from model_hosts.talking_gaussian.bundle import FloatArray
 from model_hosts.talking_gaussian.rendering.binning import group_by_tile, pair_with_tiles, sort_by_depth
@@ -113,7 +112,8 @@ class _Frame:
         self.records = aligned((count, RECORD))
         self.depth = np.empty(count, np.float32)
         boxes = np.empty(count, np.int32)
-        fill_planes(*gaussians, self.planes)
+        means, quats, scales, opacities, colours = gaussians
+        fill_planes(means, quats, scales, opacities, colours, self.planes)
         project(
             self.planes,
             _IDENTITY,
@@ -127,7 +127,7 @@ class _Frame:
             boxes,
         )
         self.records[:, _EXTRA:] = 0
-        more = gaussians[-1][:, 3:]
+        more = colours[:, 3:]
         self.records[:, _EXTRA : _EXTRA + more.shape[1]] = more
         order = np.empty((2, count), np.uint32)
         visible = sort_by_depth(self.depth, np.empty((2, count), np.uint32), order)
@@ -196,7 +196,20 @@ class _Frame:
         for part in moments[1:]:
             total += part
         view = self.view
-        backpropagate(self.planes, self.records, self.depth, total, view.camera, view.pixels, *out)
+        means, quats, scales, opacities, colours = out
+        backpropagate(
+            self.planes,
+            self.records,
+            self.depth,
+            total,
+            view.camera,
+            view.pixels,
+            means,
+            quats,
+            scales,
+            opacities,
+            colours,
+        )
 
 
 class _Draw(torch.autograd.Function):
@@ -222,7 +235,6 @@ class _Draw(torch.autograd.Function):
         return torch.cat([image[:, :channels], image[:, CHANNELS:]], 1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         frames, view = ctx.frames, ctx.view
         channels = gradient.shape[1] - 1

@@ -1,4 +1,4 @@
-"""SSIM on a processor: five blurs and their derivative in one go for each channel, several frames at a time."""
+"""SSIM on a processor: five blurs and their derivative in one kernel for each channel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numba import float32, njit
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from model_hosts.talking_gaussian.bundle import FloatArray
 from model_hosts.talking_gaussian.training.threads import each
@@ -43,13 +42,12 @@ class _Similarity(torch.autograd.Function):
         result = np.empty_like(a)
         needed = image.requires_grad
         slopes = np.empty((*a.shape[:2], _SLOPES if needed else 0, *a.shape[2:]), np.float32)
-        constants = np.float32(first), np.float32(second)
-        each(lambda at: _compare(a[at], b[at], window, *constants, result[at], slopes[at]), _planes(a))
+        c1, c2 = np.float32(first), np.float32(second)
+        each(lambda at: _compare(a[at], b[at], window, c1, c2, result[at], slopes[at]), _planes(a))
         ctx.kept = a, b, window, slopes
         return torch.from_numpy(result)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         a, b, window, slopes = ctx.kept
         wanted = gradient.contiguous().numpy()
@@ -64,8 +62,10 @@ def _planes(value: FloatArray) -> list[tuple[int, int]]:
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _blur(image: FloatArray, window: FloatArray, row: FloatArray, tall: FloatArray, out: FloatArray) -> None:
-    """Blurs [H, W]. Work space: row [W + 10] with zeros at its ends, tall [H + 10, W] with zeros above and
-    below."""
+    """Blurs [H, W].
+
+    Work space: row [W + 10] with zeros at its ends, tall [H + 10, W] with zeros above and below.
+    """
     height, width = image.shape
     w0, w1, w2, w3, w4, w5 = window[0], window[1], window[2], window[3], window[4], window[5]
     for y in range(height):
@@ -73,7 +73,9 @@ def _blur(image: FloatArray, window: FloatArray, row: FloatArray, tall: FloatArr
             row[x + 5] = image[y, x]
         for x in range(width):
             near = w0 * row[x + 5] + w1 * (row[x + 4] + row[x + 6]) + w2 * (row[x + 3] + row[x + 7])
-            far = w3 * (row[x + 2] + row[x + 8]) + w4 * (row[x + 1] + row[x + 9]) + w5 * (row[x] + row[x + 10])
+            far = (
+                w3 * (row[x + 2] + row[x + 8]) + w4 * (row[x + 1] + row[x + 9]) + w5 * (row[x] + row[x + 10])
+            )
             tall[y + 5, x] = near + far
     for y in range(height):
         for x in range(width):
@@ -88,8 +90,8 @@ def _compare(
     image: FloatArray,
     target: FloatArray,
     window: FloatArray,
-    first: float,
-    second: float,
+    first: np.float32,
+    second: np.float32,
     result: FloatArray,
     slopes: FloatArray,
 ) -> None:

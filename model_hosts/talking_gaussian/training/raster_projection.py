@@ -117,9 +117,21 @@ def backpropagate(  # noqa: PLR0915 - one straight line of arithmetic, as `proje
             qx *= unit
             qy *= unit
             qz *= unit
-            r00, r01, r02 = one - two * (qy * qy + qz * qz), two * (qx * qy - qw * qz), two * (qx * qz + qw * qy)
-            r10, r11, r12 = two * (qx * qy + qw * qz), one - two * (qx * qx + qz * qz), two * (qy * qz - qw * qx)
-            r20, r21, r22 = two * (qx * qz - qw * qy), two * (qy * qz + qw * qx), one - two * (qx * qx + qy * qy)
+            r00, r01, r02 = (
+                one - two * (qy * qy + qz * qz),
+                two * (qx * qy - qw * qz),
+                two * (qx * qz + qw * qy),
+            )
+            r10, r11, r12 = (
+                two * (qx * qy + qw * qz),
+                one - two * (qx * qx + qz * qz),
+                two * (qy * qz - qw * qx),
+            )
+            r20, r21, r22 = (
+                two * (qx * qz - qw * qy),
+                two * (qy * qz + qw * qx),
+                one - two * (qx * qx + qy * qy),
+            )
             m00, m01, m02 = r00 * sx, r01 * sy, r02 * sz
             m10, m11, m12 = r10 * sx, r11 * sy, r12 * sz
             m20, m21, m22 = r20 * sx, r21 * sy, r22 * sz
@@ -128,15 +140,23 @@ def backpropagate(  # noqa: PLR0915 - one straight line of arithmetic, as `proje
             bent_x, bent_y = min(right, max(left, tx)), min(bottom, max(top, ty))
             scale = focal * inverse
             # U = J M, the covariance is U U^T + the dilation.
-            u00, u01, u02 = scale * (m00 - bent_x * m20), scale * (m01 - bent_x * m21), scale * (m02 - bent_x * m22)
-            u10, u11, u12 = scale * (m10 - bent_y * m20), scale * (m11 - bent_y * m21), scale * (m12 - bent_y * m22)
+            u00, u01, u02 = (
+                scale * (m00 - bent_x * m20),
+                scale * (m01 - bent_x * m21),
+                scale * (m02 - bent_x * m22),
+            )
+            u10, u11, u12 = (
+                scale * (m10 - bent_y * m20),
+                scale * (m11 - bent_y * m21),
+                scale * (m12 - bent_y * m22),
+            )
             ka, kb, kc = chunk[12, j], chunk[13, j], chunk[14, j]
             s, s_x, s_y = chunk[15, j], chunk[16, j], chunk[17, j]
             s_xx, s_xy, s_yy = chunk[18, j], chunk[19, j], chunk[20, j]
             # The exponent is ka dx^2 + kb dx dy + kc dy^2 + log opacity.
             screen_x = two * ka * s_x + kb * s_y
             screen_y = kb * s_x + two * kc * s_y
-            # By the covariance: -K G K with the conic K and its derivative G = -1/2 [[s_xx, s_xy], [s_xy, s_yy]].
+            # By the covariance: -K G K with the conic K and its G = -1/2 [[s_xx, s_xy], [s_xy, s_yy]].
             a, b, c = -two * ka, -kb, -two * kc
             h00, h01 = a * s_xx + b * s_xy, a * s_xy + b * s_yy
             h10, h11 = b * s_xx + c * s_xy, b * s_xy + c * s_yy

@@ -56,6 +56,53 @@ def _load(record: FloatArray, x: float, y: float, state: FloatArray, at: int) ->
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _leave(lanes: Lanes, left: int, top: int, state: FloatArray, kept: FloatArray, image: FloatArray) -> None:
+    """Writes a drawn tile: [64, KEPT, lanes] for the way back, and its pixels where they are in the image."""
+    width = len(lanes)
+    high = width // BLOCK_WIDTH
+    block_floats = FORWARD_VECTORS * width
+    for block in range(BLOCKS):
+        at = block * block_floats
+        for k in range(KEPT):
+            for i in range(width):
+                kept[block, k, i] = state[at + k * width + i]
+        x0, y0 = left + (block & 7) * BLOCK_WIDTH, top + (block >> 3) * high
+        rows, columns = min(high, image.shape[1] - y0), min(BLOCK_WIDTH, image.shape[2] - x0)
+        for k in range(CHANNELS):
+            for row in range(rows):
+                for column in range(columns):
+                    i = at + (KEPT + k) * width + row * BLOCK_WIDTH + column
+                    image[k, y0 + row, x0 + column] = state[i]
+        for row in range(rows):
+            for column in range(columns):
+                image[CHANNELS, y0 + row, x0 + column] = float32(1) - state[at + row * BLOCK_WIDTH + column]
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _arrive(
+    lanes: Lanes, left: int, top: int, kept: FloatArray, gradient: FloatArray, state: FloatArray
+) -> None:
+    """Sets the blocks of a tile up for the way back; beyond the image gradients are 0."""
+    width = len(lanes)
+    high = width // BLOCK_WIDTH
+    block_floats = BACKWARD_VECTORS * width
+    for block in range(BLOCKS):
+        at = block * block_floats
+        for k in range(KEPT):
+            for i in range(width):
+                state[at + k * width + i] = kept[block, k, i]
+        for i in range(KEPT * width, block_floats):
+            state[at + i] = float32(0)
+        x0, y0 = left + (block & 7) * BLOCK_WIDTH, top + (block >> 3) * high
+        rows, columns = min(high, gradient.shape[1] - y0), min(BLOCK_WIDTH, gradient.shape[2] - x0)
+        for k in range(CHANNELS + 1):
+            for row in range(rows):
+                for column in range(columns):
+                    i = at + (KEPT + 1 + k) * width + row * BLOCK_WIDTH + column
+                    state[i] = gradient[k, y0 + row, x0 + column]
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 def draw_tiles(
     lanes: Lanes,
     grid: npt.NDArray[np.int64],
@@ -132,7 +179,7 @@ def draw_tiles(
                     at = int(block)
                     x = float32((at & 7) * BLOCK_WIDTH)
                     y = float32((at >> 3) * high)
-                    rest = draw_block(  # type: ignore[call-arg]
+                    rest = draw_block(
                         lanes, states + at * (4 * block_floats), batch, hits, x, y, float32(start)
                     )
                     mask[at] = hits & ~rest
@@ -140,23 +187,7 @@ def draw_tiles(
                         alive &= ~(_ONE << block)
             done += 1
         used[number] = done
-        for block in range(BLOCKS):
-            at = block * block_floats
-            for k in range(KEPT):
-                for i in range(width):
-                    kept[number, block, k, i] = state[at + k * width + i]
-            x0, y0 = left + (block & 7) * BLOCK_WIDTH, top + (block >> 3) * high
-            rows, columns = min(high, image.shape[1] - y0), min(BLOCK_WIDTH, image.shape[2] - x0)
-            for k in range(CHANNELS):
-                for row in range(rows):
-                    for column in range(columns):
-                        i = at + (KEPT + k) * width + row * BLOCK_WIDTH + column
-                        image[k, y0 + row, x0 + column] = state[i]
-            for row in range(rows):
-                for column in range(columns):
-                    image[CHANNELS, y0 + row, x0 + column] = (
-                        float32(1) - state[at + row * BLOCK_WIDTH + column]
-                    )
+        _leave(lanes, left, top, state, kept[number], image)
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
@@ -208,20 +239,7 @@ def undraw_tiles(
         left = (number % grid[0]) * TILE_WIDTH
         top = (number // grid[0]) * (8 * high)
         own = listed[offsets[number] : offsets[number + 1]]
-        for block in range(BLOCKS):
-            at = block * block_floats
-            for k in range(KEPT):
-                for i in range(width):
-                    state[at + k * width + i] = kept[number, block, k, i]
-            for i in range(KEPT * width, block_floats):
-                state[at + i] = float32(0)
-            x0, y0 = left + (block & 7) * BLOCK_WIDTH, top + (block >> 3) * high
-            rows, columns = min(high, gradient.shape[1] - y0), min(BLOCK_WIDTH, gradient.shape[2] - x0)
-            for k in range(CHANNELS + 1):
-                for row in range(rows):
-                    for column in range(columns):
-                        i = at + (KEPT + 1 + k) * width + row * BLOCK_WIDTH + column
-                        state[i] = gradient[k, y0 + row, x0 + column]
+        _arrive(lanes, left, top, kept[number], gradient, state)
         for done in range(used[number] - 1, -1, -1):
             start = done * 64
             n = min(64, own.size - start)
@@ -244,4 +262,4 @@ def undraw_tiles(
                 j = int(lowest_bit(touched))  # type: ignore[call-arg]
                 touched &= touched - _ONE
                 i = int64(own[start + j])
-                add_up(lanes, sums + j * (4 * MOMENTS * width), out + i * (4 * RECORD))  # type: ignore[call-arg]
+                add_up(lanes, sums + j * (4 * MOMENTS * width), out + i * (4 * RECORD))

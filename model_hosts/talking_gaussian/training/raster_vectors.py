@@ -24,8 +24,8 @@ BACKWARD_VECTORS = 4 + CHANNELS
 """State of a block on the way back: transmittance, last index, what is behind, gradients of the channels and
 of the coverage."""
 MOMENTS = 6 + CHANNELS
-"""Sums over the pixels of a Gaussian: s, s dx, s dy, s dx^2, s dx dy, s dy^2, where s is the derivative by the
-exponent and (dx, dy) its centre minus the pixel; then the derivatives by its channels."""
+"""Sums over the pixels of a Gaussian: s, s dx, s dy, s dx^2, s dx dy, s dy^2, where s is the derivative by
+the exponent and (dx, dy) its centre minus the pixel; then the derivatives by its channels."""
 # exp(p) = (c0 + c1 p + c2 p^2 + c3 p^3 + c4 p^4)^8 for -ln 255 <= p <= 0, relative error below 5e-5.
 _EXP = (0.99999738, 0.12497868, 0.007783486, 0.00031119984, 7.150325e-06)
 _COLOUR = 6
@@ -36,7 +36,7 @@ _I64 = ir.IntType(64)
 
 
 class _Gaussian:
-    """One Gaussian of a batch at the pixels of a block: its fields, distances and opacity before any limit."""
+    """One Gaussian of a batch at the pixels of a block: its channels, distances and opacity."""
 
     def __init__(self, v: Vectors, batch: ir.Value, entry: ir.Value, x: ir.Value, y: ir.Value) -> None:
         record = v.b.add(batch, v.b.shl(entry, _I64(6)))
@@ -74,9 +74,9 @@ def draw_block(
     """Blends Gaussians into a block of pixels, front to back.
 
     Arguments: lanes; int64 address of the block's state (`FORWARD_VECTORS`); int64 address of the batch (64
-    records of 64 bytes: x, y relative to the tile, -A/2, -B, -C/2, log opacity, channels); uint64 set of batch
-    entries to blend, not 0; float32 x and y of the block within the tile; float32 index of the batch's first
-    entry in the tile's list. Returns the entries that were not needed, because the block became opaque.
+    records of 64 bytes: x, y relative to the tile, -A/2, -B, -C/2, log opacity, channels); uint64 set of
+    batch entries to blend, not 0; float32 x and y of the block within the tile; float32 index of the batch's
+    first entry in the tile's list. Returns the entries that were not needed, because the block became opaque.
     """
     count = len(lanes)
 
@@ -133,8 +133,8 @@ def undraw_block(
 ) -> Any:
     """Goes back through the Gaussians of a block, back to front, and adds to their sums.
 
-    With T the transmittance before a Gaussian, D its channels times their gradients and A the same of all that
-    is behind it, the derivative by its exponent is alpha T (D - A).
+    With T the transmittance before a Gaussian, D its channels times their gradients and A the same of all
+    that is behind it, the derivative by its exponent is alpha T (D - A).
 
     Arguments: as of `draw_block`, but the state has `BACKWARD_VECTORS`; sums is the int64 address of the
     batch's sums, `MOMENTS` vectors for each entry.
@@ -167,21 +167,28 @@ def undraw_block(
         weight = v.multiply(alpha, earlier)
         s = b.select(limited, v.constant(0), v.multiply(weight, difference))
         sx, sy = v.multiply(s, gaussian.dx), v.multiply(s, gaussian.dy)
-        terms = [s, sx, sy, v.multiply(sx, gaussian.dx), v.multiply(sx, gaussian.dy), v.multiply(sy, gaussian.dy)]
+        terms = [
+            s,
+            sx,
+            sy,
+            v.multiply(sx, gaussian.dx),
+            v.multiply(sx, gaussian.dy),
+            v.multiply(sy, gaussian.dy),
+        ]
         terms += [v.multiply(weight, gradient) for gradient in gradients]
         place = b.add(sums, b.mul(entry, _I64(MOMENTS * 4 * count)))
         for k, term in enumerate(terms):
             v.store(v.add(v.load(place, 4 * count * k), term), place, 4 * count * k)
-        following = (earlier, v.multiply_add(alpha, difference, behind))
-        for phi, start, value in zip((transmittance, behind), (initial[0], initial[2]), following, strict=True):
+        after = (earlier, v.multiply_add(alpha, difference, behind))
+        for phi, start, value in zip((transmittance, behind), (initial[0], initial[2]), after, strict=True):
             phi.add_incoming(start, before)
             phi.add_incoming(value, b.block)
         left.add_incoming(hits, before)
         left.add_incoming(rest, b.block)
         b.cbranch(b.icmp_unsigned("!=", rest, _I64(0)), loop, done)
         b.position_at_end(done)
-        v.store(following[0], state)
-        v.store(following[1], state, 4 * count * 2)
+        v.store(after[0], state)
+        v.store(after[1], state, 4 * count * 2)
         return ctx.get_dummy_value()
 
     scalars = (*[types.int64] * 3, types.uint64, types.float32, types.float32, types.float32)

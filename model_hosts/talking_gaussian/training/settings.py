@@ -124,5 +124,5 @@ PRESETS: dict[str, Settings] = {
         torso=BranchSize(2400, 16, (8, 24)),
     ),
 }
-"""`quick` for a first look (under a minute on a large GPU), `demo` for the avatar that is shipped, `laptop` for
-a computer without a GPU: smaller pictures, fewer Gaussians."""
+"""`quick` for a first look (under a minute on a large GPU), `demo` for the avatar that is shipped, `laptop`
+for a computer without a GPU: smaller pictures, fewer Gaussians."""
