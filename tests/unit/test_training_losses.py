@@ -1,4 +1,4 @@
-"""Losses and the small rasteriser of the trainer against plain references."""
+"""Losses of the trainer, and the dense rasteriser of the tests, against plain references."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from model_hosts.talking_gaussian.training.losses import (  # noqa: E402
     psnr,
     pyramid,
 )
-from model_hosts.talking_gaussian.training.rasterise import Splats, dense, rotation_matrices  # noqa: E402
+from model_hosts.talking_gaussian.training.rasterise import Splats  # noqa: E402
 from model_hosts.talking_gaussian.training.scene import multiply, quaternions  # noqa: E402
+from tests.doubles.dense_rasteriser import dense, rotation_matrices  # noqa: E402
 from tests.doubles.plain_rasteriser import render  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -45,19 +46,36 @@ def test_structure_is_ssim_with_a_gaussian_window():
     variance = blur(a * a) - mean_a**2 + blur(b * b) - mean_b**2
     wanted = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
     wanted /= (mean_a**2 + mean_b**2 + 1e-4) * (variance + 9e-4)
-    similarity = Structure((20, 26), image.device)
-    np.testing.assert_allclose(similarity(image, target), wanted, atol=2e-4)
-    torch.testing.assert_close(similarity(image, image), torch.ones_like(image), atol=1e-4, rtol=0)
+    structure = Structure((20, 26), image.device)
+    for similarity in (structure, structure.by_products):
+        np.testing.assert_allclose(similarity(image, target), wanted, atol=2e-4)
+        torch.testing.assert_close(similarity(image, image), torch.ones_like(image), atol=1e-4, rtol=0)
 
 
-def test_structure_pulls_a_picture_towards_the_target():
+def test_the_gradient_of_structure_is_that_of_ssim_in_float64():
     image, target = pictures(1)
+    window = torch.exp(-0.5 * (torch.arange(-5, 6).double() / 1.5) ** 2)
+    window = window / window.sum()
+
+    def blur(value: torch.Tensor) -> torch.Tensor:
+        value = value.flatten(0, 1)[:, None]
+        value = torch.nn.functional.conv2d(value, window[None, None, :, None], padding=(5, 0))
+        value = torch.nn.functional.conv2d(value, window[None, None, None], padding=(0, 5))
+        return value.reshape(image.shape)
+
+    weight = torch.randn(image.shape, generator=torch.Generator().manual_seed(2))
+    a, b = image.double().requires_grad_(), target.double()
+    mean_a, mean_b = blur(a), blur(b)
+    covariance = blur(a * b) - mean_a * mean_b
+    variance = blur(a * a) - mean_a**2 + blur(b * b) - mean_b**2
+    wanted = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
+    wanted = wanted / ((mean_a**2 + mean_b**2 + 1e-4) * (variance + 9e-4))
+    (expected,) = torch.autograd.grad((wanted * weight).sum(), a)
+    structure = Structure((20, 26), image.device)
     image.requires_grad_()
-    similarity = Structure((20, 26), target.device)
-    before = similarity(image, target).mean()
-    (step,) = torch.autograd.grad(before, image)
-    after = similarity(image.detach() + 100 * step, target).mean()
-    assert after > before
+    for similarity in (structure, structure.by_products):
+        (gradient,) = torch.autograd.grad((similarity(image, target) * weight).sum(), image)
+        assert (gradient - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_a_crop_is_the_slice_and_sends_its_gradient_there():
@@ -107,7 +125,7 @@ def test_quaternions_of_heads_that_face_the_camera():
     torch.testing.assert_close(product, rotation_matrices(small[:3]) @ rotation_matrices(small[3:]))
 
 
-def test_the_small_rasteriser_draws_what_the_plain_one_draws():
+def test_the_dense_rasteriser_draws_what_the_plain_one_draws():
     rng = np.random.default_rng(5)
     count, size, focal = 60, 40, 90.0
     means = np.c_[rng.uniform(-0.25, 0.25, (count, 2)), rng.uniform(0.9, 1.4, count)]

@@ -197,8 +197,8 @@ def _from_truth(
         track=track,
         key=key,
         depth=depth,
-        lip_corner=_corners(lips.mean(1), _box(LIP_BOX, width), (height, width)),
-        eye_corners=_corners(eyes, _box(EYE_BOX, width), (height, width)),
+        lip_corner=corners(lips.mean(1), _box(LIP_BOX, width), (height, width)),
+        eye_corners=corners(eyes, _box(EYE_BOX, width), (height, width)),
         closed=_closed(maps.lip(units), opening, _silent(truth, count)),
         training=training,
         held_out=held_out,
@@ -225,7 +225,8 @@ def _unposed(points: FloatArray, poses: FloatArray, focal: float, centre: tuple[
     return out
 
 
-def _corners(centres: FloatArray, box: tuple[int, int], size: tuple[int, int]) -> IntArray:
+def corners(centres: FloatArray, box: tuple[int, int], size: tuple[int, int]) -> IntArray:
+    """Upper left corners (x, y) of boxes (w, h) around centres [..., 2], within pictures of size (H, W)."""
     corner = np.round(centres - np.asarray(box) / 2).astype(np.int64)
     return np.clip(corner, 0, np.array([size[1] - box[0], size[0] - box[1]]))
 

@@ -34,7 +34,7 @@ def state_floats(lanes: Lanes) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _transpose(bits: npt.NDArray[np.uint64]) -> None:
+def transpose(bits: npt.NDArray[np.uint64]) -> None:
     """Transposes a 64x64 bit matrix in place (Warren, Hacker's Delight, 7-3)."""
     width = uint64(32)
     mask = uint64(0x00000000FFFFFFFF)
@@ -88,7 +88,7 @@ def _blend_tile(
             )
         for j in range(n, 64):
             bits[j] = uint64(0)
-        _transpose(bits)
+        transpose(bits)
         walk = alive
         while walk != uint64(0):
             block = lowest_bit(walk)  # type: ignore[call-arg]

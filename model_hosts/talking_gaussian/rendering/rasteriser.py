@@ -67,7 +67,7 @@ class CpuRasteriser:
         self._size = np.array([self._width, self._height])
         self._camera = np.array([camera.focal, camera.cx, camera.cy], np.float32)
         self._plate = _plate_in_blocks(plate, self._lanes, across, down)
-        self._state = _aligned((state_floats(self._lanes),))
+        self._state = aligned((state_floats(self._lanes),))
         self._bits = np.empty(BLOCKS, np.uint64)
         self._counts = np.empty(across * down, np.int32)
         self._offsets = np.empty(across * down + 1, np.int32)
@@ -80,7 +80,7 @@ class CpuRasteriser:
         self._reserve_pairs(4096)
 
     def _reserve(self, count: int) -> None:
-        self._records = _aligned((count, RECORD))
+        self._records = aligned((count, RECORD))
         self._depth = np.empty(count, np.float32)
         self._boxes = np.empty(count, np.int32)
         self._keys = np.empty((2, count), np.uint32)
@@ -165,7 +165,7 @@ class CpuRasteriser:
         return np.ascontiguousarray(image[:, : self._height, : self._width].transpose(1, 2, 0))
 
 
-def _aligned(shape: tuple[int, ...]) -> FloatArray:
+def aligned(shape: tuple[int, ...]) -> FloatArray:
     """Uninitialised float32 at a multiple of 64 bytes, as aligned vector loads need."""
     size = 4 * int(np.prod(shape))
     raw = np.empty(size + 64, np.uint8)
@@ -180,6 +180,6 @@ def _plate_in_blocks(plate: RgbImage, lanes: Lanes, across: int, down: int) -> F
     padded = np.pad(plate, ((0, tall - height), (0, wide - width), (0, 0)), "edge")
     high = len(lanes) // BLOCK_WIDTH
     blocks = padded.reshape(down, 8, high, across, 8, BLOCK_WIDTH, 3).transpose(0, 3, 1, 4, 6, 2, 5)
-    out = _aligned((across * down, BLOCKS, 3, len(lanes)))
+    out = aligned((across * down, BLOCKS, 3, len(lanes)))
     out[:] = blocks.reshape(out.shape) / np.float32(255)
     return out

@@ -35,10 +35,10 @@ _CR = (112.0, -93.786, -18.214)
 
 _FLOAT = ir.FloatType()
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-_FAST = ("fast",)
+FAST = ("fast",)
 
 
-class _Vectors:
+class Vectors:
     """A builder of vector code with `lanes` floats a vector."""
 
     def __init__(self, builder: ir.IRBuilder, lanes: int) -> None:
@@ -47,34 +47,43 @@ class _Vectors:
         self.type = ir.VectorType(_FLOAT, lanes)
 
     def constant(self, value: float) -> ir.Constant:
+        """The same number in every lane."""
         return ir.Constant(self.type, [float(np.float32(value))] * self.lanes)
 
     def listed(self, values: list[float]) -> ir.Constant:
+        """A number for each lane."""
         return ir.Constant(self.type, values)
 
     def splat(self, scalar: ir.Value) -> ir.Value:
+        """A computed number in every lane."""
         undefined = ir.Constant(self.type, ir.Undefined)
         zeros = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         first = self.b.insert_element(undefined, scalar, _I32(0))
         return self.b.shuffle_vector(first, undefined, zeros)
 
     def add(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        return self.b.fadd(x, y, flags=_FAST)
+        """The sum x + y."""
+        return self.b.fadd(x, y, flags=FAST)
 
     def subtract(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        return self.b.fsub(x, y, flags=_FAST)
+        """The difference x - y."""
+        return self.b.fsub(x, y, flags=FAST)
 
     def multiply(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        return self.b.fmul(x, y, flags=_FAST)
+        """The product x y."""
+        return self.b.fmul(x, y, flags=FAST)
 
     def multiply_add(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+        """The sum x y + z."""
         return self.add(self.multiply(x, y), z)
 
     def larger(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        return self.b.select(self.b.fcmp_ordered(">", x, y, flags=_FAST), x, y)
+        """The larger of x and y, lane by lane."""
+        return self.b.select(self.b.fcmp_ordered(">", x, y, flags=FAST), x, y)
 
     def smaller(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        return self.b.select(self.b.fcmp_ordered("<", x, y, flags=_FAST), x, y)
+        """The smaller of x and y, lane by lane."""
+        return self.b.select(self.b.fcmp_ordered("<", x, y, flags=FAST), x, y)
 
     def load(self, address: ir.Value, offset: int = 0) -> ir.Value:
         """An aligned vector from an integer address plus bytes."""
@@ -82,23 +91,27 @@ class _Vectors:
         return self.b.load(pointer, align=4 * self.lanes)
 
     def store(self, value: ir.Value, address: ir.Value, offset: int = 0) -> None:
+        """Puts an aligned vector to an integer address plus bytes."""
         pointer = self.b.inttoptr(self.b.add(address, _I64(offset)), self.type.as_pointer())
         self.b.store(value, pointer, align=4 * self.lanes)
 
     def load_scalar(self, address: ir.Value, offset: int) -> ir.Value:
+        """One float of memory in every lane."""
         pointer = self.b.inttoptr(self.b.add(address, _I64(offset)), _FLOAT.as_pointer())
         return self.splat(self.b.load(pointer))
 
 
-def _count_trailing_zeros(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+def count_trailing_zeros(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """Index of the lowest set bit of an i64 that is not 0."""
     kind = ir.FunctionType(_I64, [_I64, ir.IntType(1)])
     function = builder.module.declare_intrinsic("llvm.cttz", (_I64,), kind)
     return builder.call(function, [value, ir.IntType(1)(1)])
 
 
-def _typed(
+def typed(
     result: types.Type, arguments: tuple[types.Type, ...], generate: Callable[..., Any]
 ) -> tuple[Any, Callable[..., Any]]:
+    """What an intrinsic returns to numba: its signature and what generates its code."""
     return result(*arguments), generate
 
 
@@ -107,9 +120,9 @@ def lowest_bit(_context: Any, _value: Any) -> Any:
     """Index of the lowest set bit of a uint64 that is not 0."""
 
     def generate(_ctx: Any, builder: ir.IRBuilder, _signature: Any, arguments: list[ir.Value]) -> ir.Value:
-        return _count_trailing_zeros(builder, arguments[0])
+        return count_trailing_zeros(builder, arguments[0])
 
-    return _typed(types.uint64, (types.uint64,), generate)
+    return typed(types.uint64, (types.uint64,), generate)
 
 
 @intrinsic
@@ -125,7 +138,7 @@ def blend_block(_context: Any, lanes: Any, _state: Any, _batch: Any, _hits: Any,
 
     def generate(_ctx: Any, builder: ir.IRBuilder, _signature: Any, arguments: list[ir.Value]) -> ir.Value:
         _, state, batch, hits, x, y = arguments
-        b, v = builder, _Vectors(builder, count)
+        b, v = builder, Vectors(builder, count)
         initial = [v.load(state, 4 * count * k) for k in range(4)]
         pixel_x = v.add(v.listed([float(i & 3) for i in range(count)]), v.splat(x))
         pixel_y = v.add(v.listed([float(i >> 2) for i in range(count)]), v.splat(y))
@@ -135,7 +148,7 @@ def blend_block(_context: Any, lanes: Any, _state: Any, _batch: Any, _hits: Any,
         b.position_at_end(loop)
         transmittance, red, green, blue = values = [b.phi(v.type) for _ in range(4)]
         left = b.phi(_I64)
-        entry = _count_trailing_zeros(b, left)
+        entry = count_trailing_zeros(b, left)
         rest = b.and_(left, b.sub(left, _I64(1)))
         record = b.add(batch, b.shl(entry, _I64(6)))
         field = [v.load_scalar(record, 4 * k) for k in range(9)]
@@ -173,7 +186,7 @@ def blend_block(_context: Any, lanes: Any, _state: Any, _batch: Any, _hits: Any,
         return alive
 
     arguments = (lanes, types.int64, types.int64, types.uint64, types.float32, types.float32)
-    return _typed(types.boolean, arguments, generate)
+    return typed(types.boolean, arguments, generate)
 
 
 @intrinsic
@@ -188,7 +201,7 @@ def touched_blocks(
     high = len(lanes) // BLOCK_WIDTH
 
     def generate(_ctx: Any, builder: ir.IRBuilder, _signature: Any, arguments: list[ir.Value]) -> ir.Value:
-        b, v = builder, _Vectors(builder, 8)  # one lane for each row of blocks
+        b, v = builder, Vectors(builder, 8)  # one lane for each row of blocks
         x, y, height, rightmost, shear, flatness = (v.splat(value) for value in arguments[1:])
         integers = ir.VectorType(_I32, 8)
         kind = ir.FunctionType(v.type, [v.type])
@@ -205,7 +218,7 @@ def touched_blocks(
 
         def reach(at: ir.Value) -> ir.Value:
             inside = v.multiply(v.subtract(squared, v.multiply(at, at)), flatness)
-            return b.call(root, [v.larger(v.constant(1e-12), inside)], fastmath=_FAST)
+            return b.call(root, [v.larger(v.constant(1e-12), inside)], fastmath=FAST)
 
         right = v.add(v.multiply_add(shear, right_at, x), reach(right_at))
         left = v.subtract(v.multiply_add(shear, left_at, x), reach(left_at))
@@ -220,7 +233,7 @@ def touched_blocks(
         bits = b.select(touches, bits, ir.Constant(integers, [0] * 8))
         return b.bitcast(b.trunc(bits, ir.VectorType(_I8, 8)), _I64)
 
-    return _typed(types.uint64, (lanes, *[types.float32] * 6), generate)
+    return typed(types.uint64, (lanes, *[types.float32] * 6), generate)
 
 
 @intrinsic
@@ -238,7 +251,7 @@ def finish_block(
 
     def generate(ctx: Any, builder: ir.IRBuilder, _signature: Any, arguments: list[ir.Value]) -> ir.Value:
         _, state, plate, *addresses, stride = arguments
-        b, v = builder, _Vectors(builder, count)
+        b, v = builder, Vectors(builder, count)
         transmittance = v.load(state)
         rgb = []
         for k in range(3):
@@ -274,10 +287,10 @@ def finish_block(
             values = weighted(weights, 0.0)
             values = v.add(values, shuffled(values, [i ^ 1 for i in range(count)]))
             values = v.add(values, shuffled(values, [i ^ 4 for i in range(count)]))
-            small = _Vectors(b, count // 4)
+            small = Vectors(b, count // 4)
             mean = small.multiply_add(shuffled(values, corners), small.constant(0.25), small.constant(128.5))
             half_stride = b.lshr(stride, _I64(1))
             write_rows(bytes_of(mean, count // 4), _I16, high // 2, address, half_stride)
         return ctx.get_dummy_value()
 
-    return _typed(types.void, (lanes, *[types.int64] * 6), generate)
+    return typed(types.void, (lanes, *[types.int64] * 6), generate)

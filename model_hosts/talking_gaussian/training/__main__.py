@@ -33,6 +33,7 @@ from model_hosts.talking_gaussian.training.lock import TrainingBusy, TrainingLoc
 from model_hosts.talking_gaussian.training.report import Report
 from model_hosts.talking_gaussian.training.settings import PRESETS, Settings
 from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames
+from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels, kernel_threads
 from model_hosts.talking_gaussian.training.trainer import Intervals, Trainer, TrainingDiverged
 
 STOPPED = 75
@@ -73,11 +74,16 @@ def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -
     height, width = data.size
     report.say(f"{data.count} frames of {width}x{height} read in {time.monotonic() - began:.1f} s")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    settings = _settings(options, device)
+    if device.type == "cpu":
+        give_cores_to_kernels()
+        minutes = settings.cpu_minutes(data.size, kernel_threads())
+        report.say(f"training on {kernel_threads()} CPU threads takes {_spoken(minutes)}")
     path = options.checkpoint or options.out.with_name(options.out.name + ".state")
     intervals = Intervals(
         progress=1.0 if options.json else _LINE_EVERY, preview=5.0 if options.preview else math.inf
     )
-    trainer = Trainer(data, _settings(options), device, report.event, path, intervals)
+    trainer = Trainer(data, settings, device, report.event, path, intervals)
     if trainer.run(stop.is_set) is Outcome.STOPPED:
         report.stopped(path)
         return STOPPED
@@ -102,8 +108,8 @@ def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -
     return 0
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    settings = PRESETS[options.preset]
+def _settings(options: argparse.Namespace, device: torch.device) -> Settings:
+    settings = PRESETS[options.preset or ("laptop" if device.type == "cpu" else "quick")]
     if options.steps:
         settings = settings.with_steps(options.steps)
     return replace(settings, seed=options.seed)
@@ -120,8 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset",
         choices=sorted(PRESETS),
-        default="quick",
-        help="quick: a first look; demo: the avatar that is shipped; person: somebody who was recorded",
+        help="quick: a first look; demo: the avatar that is shipped; person: somebody who was recorded; "
+        "laptop: a computer without a GPU. default: quick with CUDA, laptop without",
     )
     parser.add_argument("--steps", type=_positive, help="steps in all, shared by the stages as in the preset")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives another avatar")
@@ -152,6 +158,15 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number of steps")
     return value
+
+
+def _spoken(minutes: float) -> str:
+    """A guessed time in words."""
+    if minutes < 1.5:
+        return "about a minute"
+    if minutes < 90:
+        return f"about {minutes:.0f} minutes"
+    return f"about {minutes / 60:.0f} hours; an NVIDIA GPU or --preset laptop takes minutes"
 
 
 def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:

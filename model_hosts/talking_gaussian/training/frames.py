@@ -83,7 +83,7 @@ class Frames:
         rows = torch.arange(self.size[0], device=self.device)[None, None, :, None]
         shared = (labels == HAIR) & (rows > self._shared_hair)
         return Target(
-            image=self.frames[index].permute(0, 3, 1, 2).float() / 255,
+            image=self.frames[index].permute(0, 3, 1, 2).contiguous().float() / 255,
             head=head.float(),
             mouth=(labels == MOUTH).float(),
             person=(labels != BACKGROUND).float(),

@@ -14,10 +14,12 @@ _C1, _C2 = 0.01**2, 0.03**2
 class Structure:
     """SSIM of pictures of one size, with the usual 11x11 Gaussian window and zeros beyond the border.
 
-    The blur is two products with banded matrices, which a GPU does faster than a depth-wise convolution.
+    On a GPU the blur is two products with banded matrices, which is faster there than a depth-wise
+    convolution; on a CPU it is a kernel of its own.
     """
 
     def __init__(self, size: tuple[int, int], device: torch.device) -> None:
+        self._window = _window()
         self._down = _band(size[0]).to(device)
         self._across = _band(size[1]).to(device)
 
@@ -26,6 +28,14 @@ class Structure:
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         """SSIM of every pixel and channel, [B, C, H, W], of two pictures in 0..1."""
+        if not image.is_cuda:
+            from model_hosts.talking_gaussian.training.cpu_structure import similarity  # noqa: PLC0415 - numba
+
+            return similarity(image, target, self._window[_RADIUS:].numpy(), _C1, _C2)
+        return self.by_products(image, target)
+
+    def by_products(self, image: Tensor, target: Tensor) -> Tensor:
+        """The same, as a GPU computes it."""
         # The target's own moments need no gradient: blurred apart they cost no backward pass.
         mean_a, aa, ab = torch.chunk(self._blur(torch.cat([image, image * image, image * target], 1)), 3, 1)
         with torch.no_grad():
@@ -38,11 +48,15 @@ class Structure:
         return similarity
 
 
-def _band(side: int) -> Tensor:
-    """Symmetric matrix [side, side] whose product with a column of pixels is the Gaussian blur of it."""
+def _window() -> Tensor:
     offset = torch.arange(-_RADIUS, _RADIUS + 1)
     kernel = torch.exp(-0.5 * (offset / _SIGMA) ** 2)
-    kernel = kernel / kernel.sum()
+    return kernel / kernel.sum()
+
+
+def _band(side: int) -> Tensor:
+    """Symmetric matrix [side, side] whose product with a column of pixels is the Gaussian blur of it."""
+    kernel = _window()
     index = torch.arange(side)
     distance = (index[:, None] - index[None]).abs()
     return torch.where(distance <= _RADIUS, kernel[(distance + _RADIUS).clamp(max=2 * _RADIUS)], 0.0)

@@ -43,7 +43,10 @@ class Objective:
 
     def compose(self, drawn: Tensor) -> Tensor:
         """The picture over the plate, [B, 3, H, W]."""
-        return drawn[:, :3] + (1 - drawn[:, 5:]) * self.plate
+        return self._over(drawn[:, :3], drawn[:, 5:])
+
+    def _over(self, colour: Tensor, alpha: Tensor) -> Tensor:
+        return colour + (1 - alpha) * self.plate
 
     def mouth(self, drawn: Tensor, target: Target) -> tuple[Tensor, Tensor]:
         """Stage mouth: the mouth alone, judged where its inside is seen.
@@ -75,7 +78,9 @@ class Objective:
         """
         weights = self.weights
         seen = torch.ones_like(target.mouth) if with_mouth else 1 - target.mouth
-        image = self.compose(drawn)
+        # Split once: the gradient of each slice would be a picture of zeros with the slice filled in.
+        colour, head, mouth, alpha = drawn.split((3, 1, 1, 1), 1)
+        image = self._over(colour, alpha)
         wanted = target.image if with_mouth else torch.where(seen > 0, target.image, image.detach())
         difference = (image - wanted).abs()
         loss = (1 - weights.structure) * difference.mean()
@@ -86,20 +91,20 @@ class Objective:
             near, truth = crop(image, corner, box), crop(wanted, corner, box)
             loss = loss + weight * (near - truth).abs().mean()
             loss = loss + weight * weights.pyramid / weights.lips * pyramid(near, truth)
-        loss = loss + self._maps(drawn, target, with_mouth)
+        loss = loss + self._maps(head, mouth, alpha, target, with_mouth)
         return loss, (difference.detach() ** 2).mean()
 
-    def _maps(self, drawn: Tensor, target: Target, with_mouth: bool) -> Tensor:
+    def _maps(self, head: Tensor, mouth: Tensor, alpha: Tensor, target: Target, with_mouth: bool) -> Tensor:
         """Who draws what: the head its region, the mouth the inside, the person everything but the plate."""
-        head = target.head if with_mouth else target.head * (1 - target.mouth)
+        own = target.head if with_mouth else target.head * (1 - target.mouth)
         person = target.person if with_mouth else target.person * (1 - target.mouth)
-        head_error = (drawn[:, 3:4] - head).abs() * target.head_known
-        person_error = (drawn[:, 5:] - person).abs() * (1 if with_mouth else 1 - target.mouth)
+        head_error = (head - own).abs() * target.head_known
+        person_error = (alpha - person).abs() * (1 if with_mouth else 1 - target.mouth)
         loss = self.weights.maps * (head_error.mean() + person_error.mean())
         near = crop(head_error, target.lip_corner, self.lip_box)
         loss = loss + self.weights.box_maps * near.mean()
         if with_mouth:
-            mouth_error = (drawn[:, 4:5] - target.mouth).abs()
+            mouth_error = (mouth - target.mouth).abs()
             near = crop(mouth_error, target.lip_corner, self.lip_box)
             loss = loss + 0.5 * self.weights.maps * mouth_error.mean() + self.weights.box_maps * near.mean()
         return loss

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet
+from model_hosts.talking_gaussian.preprocess.resize import resized
 from model_hosts.talking_gaussian.training.frames import Frames
 from model_hosts.talking_gaussian.training.initialise import initial_gaussians
 from model_hosts.talking_gaussian.training.objective import Objective
@@ -22,7 +23,7 @@ class Portrait:
     """Draws the avatar as it is now.
 
     Args:
-        data: The clip.
+        data: The clip; made smaller when the recipe says so.
         settings: The recipe.
         device: Where it is learnt.
 
@@ -30,10 +31,11 @@ class Portrait:
         batch: Frames that are drawn together; fewer than the recipe's when memory is short.
 
     Raises:
-        DeviceUnsuitableError: The device cannot draw at this size.
+        DeviceUnsuitableError: The device cannot draw.
     """
 
     def __init__(self, data: TrainingSet, settings: Settings, device: torch.device) -> None:
+        data = resized(data, settings.width)
         self.data, self.settings, self.device = data, settings, device
         self.batch = settings.batch
         height, width = data.size
@@ -44,8 +46,7 @@ class Portrait:
             centre=data.centre,
             pivot=(width / 2, _PIVOT * height),
         )
-        counts = (settings.face.count, settings.mouth.count, settings.torso.count)
-        check_device(device, sum(counts), data.size)
+        check_device(device)
         self.frames = Frames(data, device)
         plate = self.frames.plate if settings.learn_plate else None
         self.scene = Scene(initial_gaussians(data, settings), self.shape, settings, plate).to(device)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+# Of a step on one core of a server of 2023, for each pixel, and for each Gaussian and unit of its network.
+_PIXEL_SECONDS = 1.6e-7
+_MOVED_SECONDS = 4.5e-8
+
 
 @dataclass(frozen=True)
 class BranchSize:
@@ -74,6 +78,7 @@ class Settings:
 
     Attributes:
         seed: Of everything random; one seed gives one avatar on one device.
+        width: Of the pictures that are learnt; a wider recording is made smaller. 0 leaves it as it is.
         batch: Frames a step.
         mouth_steps, face_steps, fuse_steps: Length of the three stages.
         face, mouth, torso: Sizes.
@@ -87,6 +92,7 @@ class Settings:
     """
 
     seed: int = 0
+    width: int = 0
     batch: int = 8
     mouth_steps: int = 600
     face_steps: int = 1800
@@ -108,6 +114,26 @@ class Settings:
         whole = self.mouth_steps + self.face_steps + self.fuse_steps
         mouth, face = (max(1, round(steps * part / whole)) for part in (self.mouth_steps, self.face_steps))
         return replace(self, mouth_steps=mouth, face_steps=face, fuse_steps=max(1, steps - mouth - face))
+
+    def cpu_minutes(self, size: tuple[int, int], threads: int) -> float:
+        """About how long this trains on a CPU: a guess to choose by, made before anything is measured.
+
+        Args:
+            size: Height and width of the recording.
+            threads: Cores that nothing else uses.
+        """
+        pixels = size[0] * size[1] * (min(1.0, self.width / size[1]) if self.width else 1.0) ** 2
+        stages = (
+            (self.mouth_steps, (self.mouth,)),
+            (self.face_steps, (self.face, self.torso)),
+            (self.fuse_steps, (self.face, self.mouth, self.torso)),
+        )
+        seconds = 0.0
+        for steps, branches in stages:
+            moved = sum(branch.count * branch.hidden for branch in branches)
+            seconds += steps * self.batch * (_PIXEL_SECONDS * pixels + _MOVED_SECONDS * moved)
+        # The kernels share the cores, torch's own operations stay on one.
+        return seconds * (0.5 + 0.5 / threads) / 60
 
 
 PRESETS: dict[str, Settings] = {
@@ -136,7 +162,17 @@ PRESETS: dict[str, Settings] = {
             planes=5e-3,
         ),
     ),
+    "laptop": Settings(
+        width=256,
+        batch=4,
+        mouth_steps=400,
+        face_steps=1500,
+        fuse_steps=3000,
+        face=BranchSize(8000, 32, (16, 32, 64)),
+        mouth=BranchSize(1200, 16, (16, 32)),
+        torso=BranchSize(2400, 16, (8, 24)),
+    ),
 }
 """`quick` for a first look (under a minute on a large GPU), `demo` for the avatar that is shipped, `person`
 for somebody who was recorded: poses and masks are estimates there, so inputs get more noise, steps are
-smaller and the plate is learnt."""
+smaller and the plate is learnt. `laptop` for a computer without a GPU: smaller pictures, fewer Gaussians."""

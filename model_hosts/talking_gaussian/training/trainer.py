@@ -65,7 +65,7 @@ class Trainer(Portrait):
     Args:
         data: The clip.
         settings: The recipe.
-        device: CUDA for real sizes.
+        device: CUDA, or a CPU if there is time.
         on_event: Hears what happens, in the thread that trains.
         checkpoint_path: Where to keep the state; an existing file of the same training is continued.
         intervals: How often it is kept and told.
@@ -74,7 +74,7 @@ class Trainer(Portrait):
         seconds: What each stage has taken, over all runs.
 
     Raises:
-        DeviceUnsuitableError: The device cannot train at this size.
+        DeviceUnsuitableError: The device cannot draw.
     """
 
     def __init__(

@@ -1,0 +1,146 @@
+"""What learning an avatar costs, and how good it becomes.
+
+Usage (in the environment of the trainer, `tools/training_environment DIRECTORY`):
+    python -m benchmarks.train [--dataset DIRECTORY] [--steps N] [--sheet PNG] [--json]
+
+Without --dataset only the kernels are measured; with one, a recording in the layout of tools/studio, an
+avatar is trained on the CPU with the preset `laptop`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks._report import Figure, Figures, run
+from model_hosts.talking_gaussian.images import encode_png
+from model_hosts.talking_gaussian.preprocess.dataset import load_studio
+from model_hosts.talking_gaussian.training.evaluate import evaluate
+from model_hosts.talking_gaussian.training.rasterise import Splats, rasterise
+from model_hosts.talking_gaussian.training.settings import PRESETS
+from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames
+from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels, kernel_threads
+from model_hosts.talking_gaussian.training.trainer import Trainer
+from tests.doubles.dense_rasteriser import dense
+
+_BATCH = 4
+_REPEATS = 8
+_CHANNELS = 5
+
+
+def head(count: int, size: int, batch: int) -> tuple[Splats, float]:
+    """A cloud as dense as a face in the middle of a picture of `size` pixels, and the focal length."""
+    rng = np.random.default_rng(0)
+    focal = 2.5 * size
+    across = np.clip(rng.normal(0, 0.08, (batch, count, 2)), -0.2, 0.2)
+    means = np.concatenate([across, rng.uniform(1.0, 1.1, (batch, count, 1))], -1)
+    quats = rng.normal(size=(batch, count, 4))
+    quats /= np.linalg.norm(quats, axis=-1, keepdims=True)
+    spacing = np.sqrt(0.45 * size * size / count) / focal
+    values = (
+        means,
+        quats,
+        0.6 * spacing * np.exp(rng.normal(0, 0.3, (batch, count, 3))),
+        rng.uniform(0.5, 0.98, (batch, count)),
+        rng.uniform(0, 1, (batch, count, _CHANNELS)),
+    )
+    return Splats(*(torch.from_numpy(value).float().requires_grad_() for value in values)), focal
+
+
+def kernels(cores: int) -> Figures:
+    """What drawing a frame costs, and the way back: CPU time on one thread, wall time on all."""
+    figures: Figures = {}
+    for size, count in ((512, 30_000), (512, 10_000), (256, 30_000), (256, 10_000)):
+        splats, focal = head(count, size, _BATCH)
+        for threads, clock, unit in ((1, time.process_time, "CPU ms"), (cores, time.monotonic, "ms")):
+            torch.set_num_threads(threads)
+            spent = []
+            for _ in range(_REPEATS):
+                begun = clock()
+                drawn = rasterise(splats, focal, (size / 2, size / 2), (size, size))
+                there = clock()
+                torch.autograd.grad(drawn.sum(), list(splats))
+                spent.append((there - begun, clock() - there))
+            for part, seconds in zip(("draw", "gradients"), np.min(spent, 0), strict=True):
+                name = f"{part}_{count // 1000}k_gaussians_{size}" + (
+                    f"_{threads}_threads" if threads > 1 else ""
+                )
+                figures[name] = Figure(1000 * float(seconds) / _BATCH, unit)
+    return figures
+
+
+def exactness() -> Figures:
+    """The picture and the gradients against plain torch in float64."""
+    size = 48
+    fast, focal = head(150, size, 1)
+    plain = Splats(*(value.detach().double().requires_grad_() for value in fast))
+    camera = focal, (size / 2, size / 2), (size, size)
+    weight = torch.randn(1, _CHANNELS + 1, size, size, generator=torch.Generator().manual_seed(0))
+    unit = plain._replace(quats=torch.nn.functional.normalize(plain.quats, dim=-1))
+    drawn, wanted = rasterise(fast, *camera), dense(unit, *camera)
+    ours = torch.autograd.grad((drawn * weight).sum(), list(fast))
+    theirs = torch.autograd.grad((wanted * weight).sum(), list(plain))
+    worst = max(_relative(a, b) for a, b in zip(ours, theirs, strict=True))
+    return {
+        "picture_error": Figure(float((drawn - wanted).detach().abs().max()), "of 1", 0.005, note="largest"),
+        "gradient_error": Figure(
+            worst, "relative", 0.01, note="worst of means, turns, sizes, opacity, colour"
+        ),
+    }
+
+
+def _relative(ours: Tensor, wanted: Tensor) -> float:
+    return float((ours - wanted).norm() / wanted.norm())
+
+
+def training_on_a_cpu(dataset: Path, steps: int | None, sheet: Path | None) -> Figures:
+    """Trains with the preset `laptop`, everything from reading the recording to the measured avatar."""
+    settings = PRESETS["laptop"] if steps is None else PRESETS["laptop"].with_steps(steps)
+    begun, spent = time.monotonic(), time.process_time()
+    data = load_studio(dataset)
+    trainer = Trainer(data, settings, torch.device("cpu"))
+    trainer.run()
+    wall, cpu = time.monotonic() - begun, time.process_time() - spent
+    if sheet is not None:
+        sheet.write_bytes(encode_png(contact_sheet(trainer, telling_frames(data))))
+    count = sum(branch.count for branch in trainer.scene.branches.values())
+    height, width = trainer.data.size
+    note = (
+        f"{data.count} frames, {count} Gaussians at {width}x{height}, {kernel_threads()} threads; "
+        "wall time, as busy as the machine was"
+    )
+    figures = {
+        "cpu_training": Figure(wall, "s", 900, note=note),
+        "cpu_training_cost": Figure(cpu, "CPU s", 1800, note="all of two cores for 900 s"),
+    }
+    for stage, seconds in trainer.seconds.items():
+        figures[f"cpu_stage_{stage}"] = Figure(seconds, "s")
+    for region, value in evaluate(trainer, data.held_out).items():
+        unit = "dB" if region in ("psnr", "head", "lips", "mouth", "torso") else ""
+        figures[f"cpu_held_out_{region}"] = Figure(value, unit, note=f"{len(data.held_out)} frames")
+    return figures
+
+
+def measure(arguments: argparse.Namespace) -> Figures:
+    """All figures that can be taken here."""
+    cores = torch.get_num_threads()
+    figures = kernels(cores)
+    torch.set_num_threads(cores)
+    give_cores_to_kernels()
+    figures |= exactness()
+    if arguments.dataset is None:
+        return figures | {"cpu_training": Figure(None, "s", 900, note="no --dataset")}
+    return figures | training_on_a_cpu(arguments.dataset, arguments.steps, arguments.sheet)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", type=Path, help="a recording in the layout of tools/studio")
+    parser.add_argument("--steps", type=int, help="steps in all, instead of the preset's")
+    parser.add_argument("--sheet", type=Path, help="PNG to write a contact sheet to")
+    run("train", measure, parser)
