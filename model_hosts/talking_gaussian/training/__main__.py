@@ -13,7 +13,7 @@ import torch
 
 from model_hosts.talking_gaussian.bundle import BundleInvalid
 from model_hosts.talking_gaussian.images import encode_png
-from model_hosts.talking_gaussian.preprocess.dataset import load_studio
+from model_hosts.talking_gaussian.preprocess.dataset import load
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.training.evaluate import evaluate
 from model_hosts.talking_gaussian.training.export import Card, export_bundle
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         began = time.monotonic()
-        data = load_studio(options.dataset)
+        data = load(options.dataset)
         _say(f"{data.count} frames of {data.size[1]}x{data.size[0]} read in {time.monotonic() - began:.1f} s")
         trainer = Trainer(data, settings, device, _show, options.checkpoint)
         trainer.run()
