@@ -71,7 +71,8 @@ def find_poses(
         _find_poses(seen[chunk], weight[chunk], points, views[chunk], focal, huber, steps) for chunk in chunks
     ]
     return Views(
-        np.concatenate([part.rotation for part in found]), np.concatenate([part.translation for part in found])
+        np.concatenate([part.rotation for part in found]),
+        np.concatenate([part.translation for part in found]),
     )
 
 
@@ -166,9 +167,7 @@ def _find_poses(
         arm = camera - views.translation[:, None]
         rows = _rows(camera, focal)
         # d(row . (w x arm)) / dw = arm x row
-        jacobian = np.concatenate(
-            [np.concatenate([np.cross(arm, row), row], -1)[:, None] for row in rows], 1
-        )
+        jacobian = np.concatenate([np.concatenate([np.cross(arm, row), row], -1)[:, None] for row in rows], 1)
         stacked = (jacobian * share[:, None]).reshape(count, -1, 6).transpose(0, 2, 1)
         jacobian = jacobian.reshape(count, -1, 6)
         normal = stacked @ jacobian + _TINY * np.eye(6)

@@ -114,11 +114,8 @@ def judge_faces(looked: Doubles, boxes: FloatArray, size: tuple[int, int]) -> li
     if seen.mean() <= 0.02:
         return [_finding("NO_FACE", refuse=True)]
     found = []
-    missing = 1 - float(seen.mean())
-    if missing > 0:
-        found.append(
-            _finding("FACE_LOST", refuse=missing > _FACE_LOST, at=looked[~seen], share=max(missing, 0.01))
-        )
+    if 1 - seen.mean() > _FACE_LOST:
+        found.append(_finding("FACE_LOST", refuse=True, at=looked[~seen], share=1 - float(seen.mean())))
     second = heights[:, 1] > _SECOND_FACE * heights[:, 0]
     if second.mean() > 0.1:
         found.append(_finding("TWO_FACES", refuse=True, at=looked[second]))
@@ -144,6 +141,11 @@ def judge_frames(watched: Arrays, angles: Doubles) -> list[Finding]:
     found: list[Finding] = []
     times = np.arange(len(angles)) / FPS
     seen = watched["found"]
+    if not seen.all():
+        missing = 1 - float(seen.mean())
+        found.append(
+            _finding("FACE_LOST", refuse=missing > _FACE_LOST, at=times[~seen], share=max(missing, 0.01))
+        )
     light = float(np.median(watched["light"][seen])) if seen.any() else 0.0
     if light < LEAST_LIGHT:
         found.append(_finding("TOO_DARK", refuse=True))
@@ -237,9 +239,7 @@ _MOVING = frozenset(
 )
 
 
-def _finding(
-    code: str, *, refuse: bool = False, at: Doubles | None = None, **values: float | str
-) -> Finding:
+def _finding(code: str, *, refuse: bool = False, at: Doubles | None = None, **values: float | str) -> Finding:
     severity = Severity.REFUSE if refuse else Severity.WARN
     seconds = () if at is None else tuple(round(float(second), 2) for second in at)
     return Finding(code, severity, values, seconds)

@@ -38,7 +38,7 @@ _OWN_FOCAL = 417.8 / 512
 """What the landmarker's pose is for, in picture heights."""
 _VIEWS = 80
 """Views that the shape of the head is found from; all others only find their pose."""
-_POINTS = 700
+_POINTS = 450
 _SPACING = 6
 _AGREEMENT = 0.75
 
@@ -199,9 +199,7 @@ def _followable(first: FloatArray, points: FloatArray, person: Mask, scale: floa
     size = person.shape
     rows = np.arange(size[0])[:, None]
     region = binary_erosion(person, iterations=max(1, round(7 * scale)))
-    region &= (rows < points[face.NOSE_BASE, 1] - 4 * scale) & (
-        rows < points[face.RIGHT_EAR, 1] + 60 * scale
-    )
+    region &= (rows < points[face.NOSE_BASE, 1] - 4 * scale) & (rows < points[face.RIGHT_EAR, 1] + 60 * scale)
     for eye in (face.RIGHT_EYE_AND_BROW, face.LEFT_EYE_AND_BROW):
         around = face.fill(face.hull(points[list(eye), :2]), size)
         region &= ~binary_dilation(around, iterations=max(1, round(5 * scale)))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_dilation, binary_erosion, binary_opening, uniform_filter
+from scipy.ndimage import binary_dilation, binary_erosion, maximum_filter, minimum_filter, uniform_filter
+from scipy.ndimage import label as label_regions
 
 from model_hosts.talking_gaussian.preprocess import landmarks as face
 from model_hosts.talking_gaussian.preprocess.colours import ColourModel, fit_colours, table_index
@@ -22,16 +23,31 @@ _SURELY = 250
 _SKIN_LIKE = 14.0
 """Squared Mahalanobis distance below which a colour may be skin."""
 _ENOUGH = 200
-_NECK_REACH = (0.75, 0.35)
+_HAIR_WIDTH, _HANGS, _THICK = 0.55, 1.6, 9
+"""How far hair may stand out beside the face and hang down below the ears, in face heights; and how thick it must
+be to hang down, in pixels."""
+_THROAT = 0.3
+_NECK_REACH = (0.75, 0.6)
 """How far from the chin the neck may be, sideways and down, in face heights."""
 
 
 @dataclass(frozen=True)
 class Materials:
-    """Colours of the person; hair is None when none is seen above the face."""
+    """Colours of the person; hair and clothes are None when they are not to be seen."""
 
     skin: ColourModel
     hair: ColourModel | None
+    clothes: ColourModel | None
+
+    @property
+    def hairy(self) -> Mask:
+        """Colours that are rather hair than anything else, by table index."""
+        if self.hair is None:
+            return np.zeros(len(self.skin.distance), bool)
+        likely: Mask = self.hair.unlikelihood < self.skin.unlikelihood
+        if self.clothes is not None:
+            likely &= self.hair.unlikelihood < self.clothes.unlikelihood
+        return likely
 
 
 def learn_materials(samples: Iterable[tuple[ByteArray, ByteArray, FloatArray]]) -> Materials:
@@ -40,7 +56,7 @@ def learn_materials(samples: Iterable[tuple[ByteArray, ByteArray, FloatArray]]) 
     Args:
         samples: Picture [h, w, 3], person [h, w] 0..255 and landmarks [478, 3] of each.
     """
-    skin, hair = [], []
+    skin, hair, clothes = [], [], []
     for picture, person, points in samples:
         size = person.shape
         scale = size[1] / 512
@@ -49,9 +65,16 @@ def learn_materials(samples: Iterable[tuple[ByteArray, ByteArray, FloatArray]]) 
         above = (person >= _SURELY) & ~oval
         above[max(0, int(points[face.FOREHEAD, 1] - 25 * scale)) :] = False
         hair.append(picture[binary_erosion(above, iterations=max(1, round(4 * scale)))][::7])
-    found = np.concatenate(hair)
+        below = person >= _SURELY
+        below[: int(points[face.CHIN_TIP, 1] + 0.5 * max(0, size[0] - points[face.CHIN_TIP, 1]))] = False
+        clothes.append(picture[below][::7])
+    skin_model = fit_colours(np.concatenate(skin))
+    worn, found = np.concatenate(clothes), np.concatenate(hair)
+    worn = worn[skin_model.distance[table_index(worn)] > _SKIN_LIKE]
     return Materials(
-        fit_colours(np.concatenate(skin)), fit_colours(found) if len(found) > _ENOUGH else None
+        skin_model,
+        fit_colours(found) if len(found) > _ENOUGH else None,
+        fit_colours(worn) if len(worn) > _ENOUGH else None,
     )
 
 
@@ -65,31 +88,47 @@ def label(picture: ByteArray, person: ByteArray, points: FloatArray, materials: 
         materials: Colours of the person.
     """
     size = person.shape
-    scale = size[1] / 512
-    rows, columns = np.mgrid[: size[0], : size[1]]
     inside = person >= _PERSON
     colour = table_index(picture)
     head = inside & _above_jaw(points, size)
-    oval = face.fill(points[list(face.OVAL), :2], size)
+    hairy = uniform_filter(materials.hairy[colour].astype(np.float32), 5) > 0.5
+    outline = points[list(face.OVAL), :2]
+    oval, inner = face.fill(outline, size), face.fill(_shrunk(outline, 0.97), size)
+    hair = head & hairy & ~inner
+    hair[_row(max(points[face.RIGHT_LOBE, 1], points[face.LEFT_LOBE, 1]), size) :] = False
     out = np.full(size, BACKGROUND, np.uint8)
     out[inside] = CLOTHES
-    out[_neck(inside & ~head, colour, points, materials, rows, columns)] = NECK
+    out[_neck(inside & ~head, colour, points, materials)] = NECK
     out[head] = SKIN
-    if materials.hair is not None:
-        hairy = (materials.skin.unlikelihood - materials.hair.unlikelihood)[colour] > 0
-        hairy = uniform_filter(hairy.astype(np.float32), 5) > 0.5
-        hair = head & hairy & ~binary_erosion(oval, iterations=max(1, round(2 * scale)))
-        hair |= head & hairy & (rows < points[face.FOREHEAD, 1] - 8 * scale)
-        hair &= rows < max(points[face.RIGHT_LOBE, 1], points[face.LEFT_LOBE, 1])
-        out[hair] = HAIR
+    out[hair | _hanging(hair, inside & hairy & ~oval, points)] = HAIR
     out[_mouth(points, size) & inside] = MOUTH
     return out
+
+
+def _shrunk(outline: FloatArray, share: float) -> FloatArray:
+    middle = outline.mean(0)
+    smaller: FloatArray = middle + share * (outline - middle)
+    return smaller
+
+
+def _row(y: float, size: tuple[int, int]) -> int:
+    return int(np.clip(round(y), 0, size[0]))
+
+
+def _opened(mask: Mask, side: int) -> Mask:
+    """What of a mask a square of this side can cover from inside."""
+    opened: Mask = maximum_filter(minimum_filter(mask.view(np.uint8), side), side).view(bool)
+    return opened
+
+
+def _face_height(points: FloatArray) -> float:
+    return float(np.linalg.norm(points[face.FOREHEAD, :2] - points[face.CHIN_TIP, :2]))
 
 
 def _above_jaw(points: FloatArray, size: tuple[int, int]) -> Mask:
     """All that is above the line along the jaw and, beside it, above the ear lobes."""
     jaw = points[list(face.JAW), :2]
-    margin = 60 * size[1] / 512
+    margin = _HAIR_WIDTH * _face_height(points)
     left, right = jaw[0, 0] - margin, jaw[-1, 0] + margin
     outline = np.concatenate(
         [
@@ -101,20 +140,39 @@ def _above_jaw(points: FloatArray, size: tuple[int, int]) -> Mask:
     return face.fill(outline.astype(np.float32), size)
 
 
-def _neck(
-    below: Mask,
-    colour: npt.NDArray[np.uint16],
-    points: FloatArray,
-    materials: Materials,
-    rows: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int64],
-) -> Mask:
-    chin = points[face.CHIN_TIP, :2]
-    height = float(np.linalg.norm(points[face.FOREHEAD, :2] - chin))
-    neck = below & (materials.skin.distance[colour] < _SKIN_LIKE)
-    neck &= (np.abs(columns - chin[0]) < _NECK_REACH[0] * height) & (rows < chin[1] + _NECK_REACH[1] * height)
-    opened: Mask = binary_opening(neck, np.ones((5, 5)))
-    return opened
+def _hanging(hair: Mask, candidates: Mask, points: FloatArray) -> Mask:
+    """Hair below the ears: what is connected with thick hair above them.
+
+    Thin dark lines, as the shadow beside a jaw, do not lead down.
+    """
+    height, size = _face_height(points), hair.shape
+    lobe = float(min(points[face.RIGHT_LOBE, 1], points[face.LEFT_LOBE, 1]))
+    above = slice(_row(lobe - 0.15 * height, size), _row(lobe, size))
+    part = slice(above.start, _row(lobe + _HANGS * height, size))
+    found = np.zeros(size, bool)
+    if not hair[above].any():
+        return found
+    regions, _ = label_regions(_opened(candidates[part], max(3, round(_THICK * size[1] / 512))))
+    roots = np.unique(regions[: above.stop - above.start][hair[above]])
+    found[part] = np.isin(regions, roots[roots > 0])
+    return found
+
+
+def _neck(below: Mask, colour: npt.NDArray[np.uint16], points: FloatArray, materials: Materials) -> Mask:
+    """Skin below the jaw that is connected with the middle of the throat."""
+    x, y = points[face.CHIN_TIP, :2]
+    height, size = _face_height(points), below.shape
+    part = (
+        slice(_row(y - 0.5 * height, size), _row(y + _NECK_REACH[1] * height, size)),
+        slice(*np.clip([int(x - _NECK_REACH[0] * height), int(x + _NECK_REACH[0] * height)], 0, size[1])),
+    )
+    skin = below[part] & (materials.skin.distance[colour[part]] < _SKIN_LIKE)
+    regions, _ = label_regions(_opened(skin, max(3, round(5 * size[1] / 512))))
+    throat = np.abs(np.arange(part[1].start, part[1].stop) - x) < _THROAT * height
+    roots = np.unique(regions[:, throat])
+    found = np.zeros(size, bool)
+    found[part] = np.isin(regions, roots[roots > 0])
+    return found
 
 
 def _mouth(points: FloatArray, size: tuple[int, int]) -> Mask:

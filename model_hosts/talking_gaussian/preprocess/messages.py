@@ -8,7 +8,10 @@ MESSAGES: dict[str, dict[str, tuple[str, str]]] = {
         "zh": ("无法读取视频：{reason}。", "请重新导出为 MP4（H.264）后再试。"),
     },
     "TOO_SHORT": {
-        "en": ("The video is only {seconds:.1f} s long.", "Record at least {least:.0f} s; 20 s to 5 min are best."),
+        "en": (
+            "The video is only {seconds:.1f} s long.",
+            "Record at least {least:.0f} s; 20 s to 5 min are best.",
+        ),
         "zh": ("视频只有 {seconds:.1f} 秒。", "请至少录制 {least:.0f} 秒，最好 20 秒到 5 分钟。"),
     },
     "SHORT": {
@@ -23,7 +26,10 @@ MESSAGES: dict[str, dict[str, tuple[str, str]]] = {
         "zh": ("视频长达 {seconds:.0f} 秒。", "请截取效果最好的 {most:.0f} 秒以内。"),
     },
     "NO_FACE": {
-        "en": ("No face can be found.", "Film one person from the front, with the whole face in the picture."),
+        "en": (
+            "No face can be found.",
+            "Film one person from the front, with the whole face in the picture.",
+        ),
         "zh": ("找不到人脸。", "请正面拍摄一个人，整张脸都要在画面里。"),
     },
     "FACE_LOST": {
@@ -34,7 +40,10 @@ MESSAGES: dict[str, dict[str, tuple[str, str]]] = {
         "zh": ("视频中有 {share:.0%} 的时间看不到人脸。", "请让整张脸始终在画面里，或剪掉这些部分。"),
     },
     "TWO_FACES": {
-        "en": ("More than one face is in the picture.", "Film one person alone; take posters with faces away."),
+        "en": (
+            "More than one face is in the picture.",
+            "Film one person alone; take posters with faces away.",
+        ),
         "zh": ("画面里不止一张人脸。", "请只拍一个人，并移开带有人脸的海报。"),
     },
     "FACE_TOO_SMALL": {
@@ -49,7 +58,10 @@ MESSAGES: dict[str, dict[str, tuple[str, str]]] = {
             "The face is {pixels:.0f} pixels high, so the avatar will not be sharp.",
             "Come nearer or film in a higher resolution: {least:.0f} pixels are good.",
         ),
-        "zh": ("人脸高度为 {pixels:.0f} 像素，头像会不够清晰。", "请靠近镜头或提高分辨率，{least:.0f} 像素较好。"),
+        "zh": (
+            "人脸高度为 {pixels:.0f} 像素，头像会不够清晰。",
+            "请靠近镜头或提高分辨率，{least:.0f} 像素较好。",
+        ),
     },
     "FACE_CUT_OFF": {
         "en": (
@@ -59,7 +71,10 @@ MESSAGES: dict[str, dict[str, tuple[str, str]]] = {
         "zh": ("人脸碰到了画面边缘。", "请在头部四周留出空间，肩膀也要入镜。"),
     },
     "FACE_COVERED": {
-        "en": ("Something is before the face, perhaps a hand.", "Keep hands, hair and microphones off the face."),
+        "en": (
+            "Something is before the face, perhaps a hand.",
+            "Keep hands, hair and microphones off the face.",
+        ),
         "zh": ("有东西（可能是手）挡住了脸。", "请不要让手、头发或麦克风挡住脸。"),
     },
     "CUT": {
@@ -74,7 +89,10 @@ MESSAGES: dict[str, dict[str, tuple[str, str]]] = {
         "zh": ("声音和口型相差 {seconds:.2f} 秒，超出了可校正的范围。", "请先校正声音延迟再试。"),
     },
     "SYNC_CORRECTED": {
-        "en": ("Sound and lips were {seconds:.2f} s apart; the sound was moved.", "Nothing needs to be done."),
+        "en": (
+            "Sound and lips were {seconds:.2f} s apart; the sound was moved.",
+            "Nothing needs to be done.",
+        ),
         "zh": ("声音和口型相差 {seconds:.2f} 秒，已自动校正。", "无需处理。"),
     },
     "SYNC_UNKNOWN": {
@@ -101,7 +119,10 @@ MESSAGES: dict[str, dict[str, tuple[str, str]]] = {
         "zh": ("脸部偏暗。", "正面多一些光线，画面会更好。"),
     },
     "HEAD_TURNED": {
-        "en": ("The head is turned {degrees:.0f}° away from the camera.", "Look into the camera while you speak."),
+        "en": (
+            "The head is turned {degrees:.0f}° away from the camera.",
+            "Look into the camera while you speak.",
+        ),
         "zh": ("头部偏离镜头 {degrees:.0f}°。", "讲话时请看着镜头。"),
     },
     "HEAD_TURNS_FAR": {

@@ -14,14 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
+from model_hosts.talking_gaussian.images import decode_png, encode_png
 from model_hosts.talking_gaussian.preprocess import gate
 from model_hosts.talking_gaussian.preprocess.bundle_adjustment import angles
 from model_hosts.talking_gaussian.preprocess.crop import Crop, choose_crop, write_clip
 from model_hosts.talking_gaussian.preprocess.gate import ClipRefused, Finding, Severity
 from model_hosts.talking_gaussian.preprocess.head import head_from_landmarks
 from model_hosts.talking_gaussian.preprocess.lips import gap_and_width
-from model_hosts.talking_gaussian.preprocess.media import read_frames
-from model_hosts.talking_gaussian.preprocess.sheet import draw_sheet, write_sheet
+from model_hosts.talking_gaussian.preprocess.media import iterate_grey, read_frames
+from model_hosts.talking_gaussian.preprocess.sheet import (
+    clip_rows,
+    joined,
+    label_rows,
+    shown_frames,
+    video_rows,
+)
 from model_hosts.talking_gaussian.preprocess.sound import (
     PER_FRAME,
     Samples,
@@ -35,7 +42,13 @@ from model_hosts.talking_gaussian.preprocess.steps import Result, Steps, file_ha
 from model_hosts.talking_gaussian.preprocess.survey import survey
 from model_hosts.talking_gaussian.preprocess.sync import Sync, audio_features, measure
 from model_hosts.talking_gaussian.preprocess.tools import Tools, Watcher
-from model_hosts.talking_gaussian.preprocess.truth import Clip, build_truth, label_step, person_step, pose_step
+from model_hosts.talking_gaussian.preprocess.truth import (
+    Clip,
+    build_truth,
+    label_step,
+    person_step,
+    pose_step,
+)
 from model_hosts.talking_gaussian.preprocess.watch import loudness, watch
 
 _VERSION = 1
@@ -157,6 +170,7 @@ class _Preparation:
         findings += gate.judge_faces(look["looked"], look["boxes"], size)
         sound = self._sound(source, origin)
         if any(finding.code in {"NO_FACE", "TOO_LONG"} for finding in findings):
+            self._write_sheet(video_rows(look, None))
             raise ClipRefused(findings + gate.judge_sound(_level(sound)))
         boxes = look["boxes"][:, 0]
         crop = choose_crop(boxes[np.isfinite(boxes[:, 0])], size, self._options.size)
@@ -170,7 +184,9 @@ class _Preparation:
         sync = self._sync(sound, gap_and_width(seen["points"])[:, 0])
         if sound is not None:
             findings += gate.judge_sync(sync)
-        self._write_sheet(clip, seen["points"], findings)
+        shown = shown_frames(count, findings)
+        rows = video_rows(look, crop) + clip_rows(shown, read_frames(clip.path), seen["points"])
+        self._write_sheet(rows)
         if gate.refused(findings):
             raise ClipRefused(findings)
         moved = sync.offset if sync.clear and abs(sync.offset) > _CORRECTED else 0.0
@@ -180,6 +196,8 @@ class _Preparation:
         pose = pose_step(made, person, head, _VERSION)
         labels = label_step(made, person, pose, _VERSION)
         truth = build_truth(made, pose, labels, audio, moved)
+        plate = decode_png(labels.arrays()["plate_png"].tobytes())
+        self._write_sheet(rows + label_rows(shown, read_frames(clip.path), iterate_grey(labels.path), plate))
         self._publish(clip, audio, labels, truth)
         return self._finish(count, findings, sync, origin, crop)
 
@@ -211,9 +229,7 @@ class _Preparation:
         def look() -> dict[str, np.ndarray]:
             total = sum(1 for _ in read_frames(clip.path))
             with Watcher(self._tools, faces=1) as watcher:
-                return watch(
-                    read_frames(clip.path), watcher, lambda done: self._tell("watch", done / total)
-                )
+                return watch(read_frames(clip.path), watcher, lambda done: self._tell("watch", done / total))
 
         return self._steps.arrays("watch", (_VERSION, clip.key), look)
 
@@ -223,9 +239,9 @@ class _Preparation:
         padded = shifted(sound, 0.0, len(mouth))
         return measure(audio_features(padded, self._tools.encoder), mouth)
 
-    def _write_sheet(self, clip: Result, points: np.ndarray, findings: list[Finding]) -> None:
-        picked = draw_sheet(lambda: read_frames(clip.path), points, None, findings)
-        write_atomically(self._out / "sheet.png", lambda path: write_sheet(path, picked))
+    def _write_sheet(self, rows: list[np.ndarray]) -> None:
+        picture = encode_png(joined(rows))
+        write_atomically(self._out / "sheet.png", lambda path: _write(path, picture))
 
     def _publish(self, clip: Result, audio: Samples, labels: Result, truth: Result) -> None:
         """Puts the files of the recording in their places, what makes it one last."""
@@ -238,9 +254,7 @@ class _Preparation:
         write_atomically(self._out / "audio.wav", lambda path: write_wav(path, audio))
         write_atomically(final, lambda path: _copy(truth.path, path))
 
-    def _finish(
-        self, count: int, findings: list[Finding], sync: Sync, origin: str, crop: Crop
-    ) -> Recording:
+    def _finish(self, count: int, findings: list[Finding], sync: Sync, origin: str, crop: Crop) -> Recording:
         about = {
             "version": _VERSION,
             "video": {"name": self._video.name, "sha256": origin},

@@ -117,7 +117,9 @@ def probe(path: Path, limits: Limits) -> Source:
     try:
         size = path.stat().st_size
         if size > limits.bytes:
-            raise VideoUnreadable(f"the file has {size / 2**20:.0f} MiB, more than {limits.bytes / 2**20:.0f}")
+            raise VideoUnreadable(
+                f"the file has {size / 2**20:.0f} MiB, more than {limits.bytes / 2**20:.0f}"
+            )
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             width, height = stream.codec_context.width, stream.codec_context.height
@@ -150,7 +152,9 @@ def pictures(source: Source) -> Iterator[Picture]:
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
                 if frame.width * frame.height > source.limits.pixels:
-                    raise VideoUnreadable(f"pictures of {frame.width}x{frame.height} are larger than can be used")
+                    raise VideoUnreadable(
+                        f"pictures of {frame.width}x{frame.height} are larger than can be used"
+                    )
                 stamp = last + step if frame.time is None else float(frame.time) - (first or 0.0)
                 if first is None:
                     first, stamp = float(frame.time or 0.0), 0.0

@@ -66,7 +66,9 @@ class Steps:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
 
-    def file(self, name: str, suffix: str, inputs: tuple[object, ...], write: Callable[[Path], None]) -> Result:
+    def file(
+        self, name: str, suffix: str, inputs: tuple[object, ...], write: Callable[[Path], None]
+    ) -> Result:
         """The file of a step; `write` makes it unless it was made from the same inputs before.
 
         Args:
@@ -83,7 +85,9 @@ class Steps:
             write_atomically(path, write)
         return Result(path, key)
 
-    def arrays(self, name: str, inputs: tuple[object, ...], compute: Callable[[], Mapping[str, Any]]) -> Result:
+    def arrays(
+        self, name: str, inputs: tuple[object, ...], compute: Callable[[], Mapping[str, Any]]
+    ) -> Result:
         """The same for a step whose result is arrays."""
 
         def write(path: Path) -> None:

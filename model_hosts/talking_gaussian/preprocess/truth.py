@@ -37,6 +37,7 @@ _MATERIAL_FRAMES = 24
 _HELD_OUT_SECONDS, _LONG_SECONDS = 4.0, 15.0
 _BELOW_SPEECH = 30.0
 _QUIET_MARGIN = 5
+_BELOW_CHIN = 0.15
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,7 @@ def pose_step(clip: Clip, person: Result, head: Head, version: int) -> Result:
         watched = clip.watched.arrays()
         key = _key_frame(head.views, watched)
         mask = next(image for index, image in enumerate(iterate_grey(person.path)) if index == key) >= _PERSON
-        fine = refine(
-            head, clip.frames, watched["points"], mask, key, lambda done: clip.tell("pose", done)
-        )
+        fine = refine(head, clip.frames, watched["points"], mask, key, lambda done: clip.tell("pose", done))
         return {"V": fine.views.matrices(), "mesh": fine.mesh, "key": np.int64(key)}
 
     return clip.steps.arrays("pose", (version, clip.watched.key, person.key), compute)
@@ -118,7 +117,7 @@ def label_step(clip: Clip, person: Result, pose: Result, version: int) -> Result
             clip.frames(),
             key,
             key_picture,
-            key_labels == CLOTHES,
+            _torso(key_labels, points[key]),
             lambda done: clip.tell("torso", done / count),
         )
         return {
@@ -205,6 +204,14 @@ def _key_frame(views: Views, watched: Arrays) -> int:
     penalty = penalty + np.maximum(0, 1 - watched["sharpness"] / np.median(watched["sharpness"])) * 4
     penalty[held_out_frames(len(units))] += 100
     return nearest_to_middle(views, penalty.astype(np.float32))
+
+
+def _torso(labels: ByteArray, points: FloatArray) -> Mask:
+    """Clothes well below the chin: what hangs or folds beside the neck moves with the head."""
+    clothes: Mask = labels == CLOTHES
+    chin = points[face.CHIN_TIP, 1]
+    clothes[: int(chin + _BELOW_CHIN * (chin - points[face.FOREHEAD, 1]))] = False
+    return clothes
 
 
 def _both(clip: Clip, person: Result) -> Iterable[tuple[ByteArray, ByteArray]]:
