@@ -1,6 +1,7 @@
 """Poses of a rigid body and its points from where the points are seen, by weighted least squares.
 
-All functions work on T views of N points: `seen` [T, N, 2] in pixels from the principal point, `weight` [T, N].
+All functions work on T views of N points: `seen` [T, N, 2] in pixels from the principal point and `weight`
+[T, N].
 Pixels that disagree count less (Huber). Rotations R and translations t are those of views x_camera = R x + t.
 """
 
@@ -134,7 +135,8 @@ def angles(rotation: Doubles) -> Doubles:
     yaw = np.arctan2(turned[:, 0, 2], turned[:, 2, 2])
     pitch = np.arcsin(np.clip(-turned[:, 1, 2], -1, 1))
     roll = np.arctan2(turned[:, 1, 0], turned[:, 1, 1])
-    return np.degrees(np.stack([yaw, pitch, roll], 1))
+    found: Doubles = np.degrees(np.stack([yaw, pitch, roll], 1))
+    return found
 
 
 def jitter(values: Doubles) -> Doubles:
@@ -192,8 +194,10 @@ def _huber(error: Doubles, weight: Doubles, huber: float) -> Doubles:
 
 
 def _fixed(points: Doubles, views: Views, prior: Doubles) -> tuple[Doubles, Views]:
-    """The same solution with the points moved onto the prior by a similarity: pictures do not show where
-    the origin of the body is, how it is turned and how large it is."""
+    """The same solution with the points moved onto the prior by a similarity.
+
+    Pictures do not show where the origin of the body is, how it is turned and how large it is.
+    """
     middle, wanted = points.mean(0), prior.mean(0)
     left, singular, right = np.linalg.svd((points - middle).T @ (prior - wanted))
     sign = np.sign(np.linalg.det(left @ right))

@@ -55,8 +55,8 @@ def fit_colours(samples: ByteArray) -> ColourModel:
 def table_index(picture: ByteArray) -> npt.NDArray[np.uint16]:
     """Index of each pixel's colour in a model's table, uint16 [h, w]."""
     part = (picture >> (8 - _BITS)).astype(np.uint16)
-    index: npt.NDArray[np.uint16] = part[..., 0] << (2 * _BITS) | part[..., 1] << _BITS | part[..., 2]
-    return index
+    index = part[..., 0] << (2 * _BITS) | part[..., 1] << _BITS | part[..., 2]
+    return index.astype(np.uint16)
 
 
 def to_lab(colours: ByteArray | Doubles) -> Doubles:

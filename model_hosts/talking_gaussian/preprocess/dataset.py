@@ -52,7 +52,7 @@ class TrainingSet:
         pose_statistics: Middle and spread of the poses of the training frames.
         units: ARKit face units, float32 [T, 52].
         maps: What the units drive.
-        lip: Lip codes, float32 [T, L]: of the studio what the units drive, of a recording what its landmarks do.
+        lip: Lip codes, float32 [T, L]: of the studio what the units drive, of a person what landmarks do.
         track: 2-D similarity of the torso, float32 [T, 4]: shift in pixels, log scale, turn in radians.
         key: The frame the avatar is initialised from.
         depth: Camera depth of the key frame in metres, float32 [H, W]; 0 is background.

@@ -33,7 +33,7 @@ def key_depth(labels: ByteArray, seen: Doubles, camera: Doubles, chin: int, foca
     """
     height, width = labels.shape
     rows, columns = np.mgrid[:height, :width] + 0.5
-    depth = LinearNDInterpolator(seen, camera[:, 2])(np.stack([columns, rows], -1))
+    depth: Doubles = LinearNDInterpolator(seen, camera[:, 2])(np.stack([columns, rows], -1))
     outside = np.isnan(depth)
     distance, nearest = distance_transform_edt(outside, return_indices=True)
     metres = distance / focal * camera[:, 2].mean()

@@ -30,8 +30,8 @@ class Patches:
 
     Attributes:
         points: Middles, float32 [N, 2], x and y of pixel centres at .5.
-        levels: For each level: smoothing, sample offsets [S, 2], values [N, S], gradients [N, S, 2] and inverse
-            Hessians [N, 2, 2].
+        levels: For each level: smoothing, sample offsets [S, 2], values [N, S], gradients [N, S, 2] and
+            inverse Hessians [N, 2, 2].
     """
 
     points: Floats
@@ -56,7 +56,7 @@ def cut_patches(picture: Floats, points: Floats, scale: float = 1.0) -> Patches:
         values = _sample(soft[..., None], places)[..., 0]
         slopes = _sample(slope, places)
         values -= values.mean(1, keepdims=True)
-        slopes -= slopes.mean(1, keepdims=True)
+        slopes = slopes - slopes.mean(1, keepdims=True)
         hessian = np.einsum("nsi,nsj->nij", slopes, slopes) + 1e-3 * np.eye(2)
         levels.append((smoothing * scale, offsets, values, slopes, np.linalg.inv(hessian).astype(np.float32)))
     return Patches(points.astype(np.float32), tuple(levels))
@@ -65,8 +65,7 @@ def cut_patches(picture: Floats, points: Floats, scale: float = 1.0) -> Patches:
 def texture(picture: Floats, points: Floats, scale: float = 1.0) -> Floats:
     """How well each point can be followed in its worst direction, float32 [N]."""
     levels = cut_patches(picture, points, scale).levels
-    worst: Floats = 1 / np.linalg.eigvalsh(levels[-1][4])[:, 1]
-    return worst
+    return (1 / np.linalg.eigvalsh(levels[-1][4])[:, 1]).astype(np.float32)
 
 
 def follow(patches: Patches, picture: Floats, affine: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
@@ -86,8 +85,8 @@ def follow(patches: Patches, picture: Floats, affine: npt.NDArray[np.float64]) -
     for smoothing, offsets, values, slopes, inverse in patches.levels:
         soft = gaussian_filter(picture, smoothing)
         _align(soft, patches.points, offsets, values, slopes, inverse, matrix, shift, agreement)
-    moved: Floats = (patches.points + shift) @ matrix[:, :2].T + matrix[:, 2]
-    return moved, agreement
+    moved = (patches.points + shift) @ matrix[:, :2].T + matrix[:, 2]
+    return moved.astype(np.float32), agreement
 
 
 def grey(picture: ByteArray) -> Floats:
@@ -109,7 +108,7 @@ def _sample(picture: Floats, places: Floats) -> Floats:
     return value
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 def _align(
     picture: Floats,
     points: Floats,

@@ -29,6 +29,7 @@ _SECOND_FACE = 0.35
 _TURNED, _TURNED_FAR = 30.0, 40.0
 _SIDE, _UP = 1.0, 1.3
 _CUT = 28.0
+_STILL = 9.0
 _QUIET = -50.0
 _SPEECH_SHARE = 0.15
 _IN_SYNC = 0.06
@@ -165,6 +166,8 @@ def judge_frames(watched: Arrays, angles: Doubles) -> list[Finding]:
     elif (away > _TURNED_FAR).mean() > 0.05:
         far = away > _TURNED_FAR
         found.append(_finding("HEAD_TURNS_FAR", at=times[far], share=float(far.mean())))
+    if _background_motion(watched["thumbs"]) > _STILL:
+        found.append(_finding("CAMERA_MOVES"))
     covered = covered_frames(watched["colours"], seen, angles)
     if covered.sum() >= _LEAST_COVERED:
         found.append(_finding("FACE_COVERED", refuse=covered.mean() > 0.08, at=times[covered]))
@@ -200,6 +203,13 @@ def cut_frames(thumbs: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         return np.zeros(0, np.int64)
     usual = np.array([np.median(change[max(0, k - 12) : k + 13]) for k in range(len(change))])
     return np.nonzero((change > _CUT) & (change > 6 * usual))[0] + 1
+
+
+def _background_motion(thumbs: npt.NDArray[np.uint8]) -> float:
+    """How much the upper corners of the picture change, in grey values."""
+    corners = np.concatenate([thumbs[:, :9, :4], thumbs[:, :9, -4:]], 2).astype(np.float32)
+    away: FloatArray = np.abs(corners - np.median(corners, axis=0))
+    return float(away.mean())
 
 
 def covered_frames(colours: npt.NDArray[np.uint8], seen: Mask, angles: Doubles) -> Mask:

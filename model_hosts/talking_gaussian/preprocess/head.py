@@ -77,9 +77,7 @@ def head_from_landmarks(points: FloatArray, poses: FloatArray, size: int) -> Hea
         prior=prior, huber=1.5, steps=15,
     )  # fmt: skip
     views = find_poses(seen[:, rigid], ones[:, rigid], found, views, focal, 1.5, 8)
-    prior = Prior(mesh, 0.02)
-    for _ in range(4):
-        mesh = find_points(seen[chosen], ones[chosen], mesh, views[chosen], focal, 3.0, prior)
+    mesh = _mesh(points, views, mesh, chosen, size)
     mesh[rigid] = found
     return Head(views, mesh)
 
@@ -143,10 +141,35 @@ def refine(
         weight = weight / (0.15 * scale + loose) ** 2
         weight /= weight.mean()
         views = find_poses(seen, weight, shape, views, focal, 1.0, 8)
+    views = _same_frame(views, head.views)
     poor = (weight > 0).sum(1) < 20
     rotation, translation = views.rotation.copy(), views.translation.copy()
     rotation[poor], translation[poor] = head.views.rotation[poor], head.views.translation[poor]
-    return Head(Views(rotation, translation), head.mesh)
+    views = Views(rotation, translation)
+    return Head(views, _mesh(points, views, head.mesh, chosen, size))
+
+
+def _mesh(
+    points: FloatArray, views: Views, mesh: Doubles, chosen: npt.NDArray[np.int64], size: int
+) -> Doubles:
+    """The landmarks' mean places in the head frame for known poses."""
+    seen = points[chosen, : face.MESH, :2].astype(np.float64) - size / 2
+    prior, ones = Prior(mesh, 0.02), np.ones(seen.shape[:2])
+    for _ in range(4):
+        mesh = find_points(seen, ones, mesh, views[chosen], FOCAL * size, 3.0, prior)
+    return mesh
+
+
+def _same_frame(views: Views, wanted: Views) -> Views:
+    """The same motion in the head frame of other views of it.
+
+    What followed points say about the head is free up to a turn and a shift of its frame.
+    """
+    back = views.rotation.transpose(0, 2, 1)
+    left, _, right = np.linalg.svd((back @ wanted.rotation).mean(0))
+    turn = left @ right
+    shift = np.median(np.einsum("tij,tj->ti", back, wanted.translation - views.translation), axis=0)
+    return Views(views.rotation @ turn, views.translation + views.rotation @ shift)
 
 
 def _from_landmarker(poses: FloatArray) -> Views:
@@ -162,13 +185,10 @@ def _from_landmarker(poses: FloatArray) -> Views:
 
 def _rough_mesh(points: Doubles, views: Views, size: int) -> Doubles:
     """Landmarks turned back into the head frame with a parallel projection, the median over the clip."""
-    depth = views.translation[:, 2][:, None, None]
-    metres = points / (FOCAL * size) * depth
+    metres = points / (FOCAL * size) * views.translation[:, 2][:, None, None]
     metres -= metres[:, face.rigid()].mean(1, keepdims=True)
-    turned: Doubles = np.median(metres @ views.rotation, axis=0)
-    # The translation says where the head frame's origin is seen.
-    origin = points[..., :2].mean(1) - size / 2
-    return turned - _origin(points, views, size) if len(origin) else turned
+    mesh: Doubles = np.median(metres @ views.rotation, axis=0) - _origin(points, views, size)
+    return mesh
 
 
 def _origin(points: Doubles, views: Views, size: int) -> Doubles:
@@ -185,7 +205,8 @@ def _origin(points: Doubles, views: Views, size: int) -> Doubles:
 def _pose_numbers(views: Views) -> Doubles:
     """Angles and translations, [T, 6], each in units of its spread."""
     numbers = np.concatenate([angles(views.rotation), views.translation * 100], 1)
-    return (numbers - numbers.mean(0)) / np.maximum(numbers.std(0), 0.1)
+    scaled: Doubles = (numbers - numbers.mean(0)) / np.maximum(numbers.std(0), 0.1)
+    return scaled
 
 
 def _affine(start: Doubles, end: Doubles) -> Doubles:
@@ -208,7 +229,8 @@ def _followable(first: FloatArray, points: FloatArray, person: Mask, scale: floa
     places = grid.reshape(-1, 2).astype(np.float32)
     places = places[region[places[:, 1].astype(int), places[:, 0].astype(int)]]
     best = np.argsort(-texture(first, places, scale))[:_POINTS]
-    return places[np.sort(best)]
+    chosen: FloatArray = places[np.sort(best)]
+    return chosen
 
 
 def _lift(places: FloatArray, head: Head, key: int, size: int) -> Doubles:

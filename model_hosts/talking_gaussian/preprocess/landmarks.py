@@ -53,8 +53,7 @@ MESH = 468
 
 
 def rigid() -> npt.NDArray[np.int64]:
-    """Landmarks that keep their place in the head when the face moves: forehead, nose, temples, cheekbones."""
-    # Nose bridge and sides, brow ridge above the brows, temples and the upper edge of the cheeks.
+    """Landmarks that keep their place when the face moves: forehead, nose, temples, cheekbones."""
     return np.array(sorted(set(_RIGID)))
 
 

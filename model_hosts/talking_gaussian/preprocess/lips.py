@@ -97,7 +97,7 @@ def gap_and_width(points: FloatArray) -> Doubles:
 
 
 def closed_code(codes: FloatArray, gap: Doubles, silent: Mask) -> FloatArray:
-    """Lip code of the mouth at rest: the middle of the frames whose lips are closest, in silence if there is."""
+    """Lip code of the mouth at rest: of the frames whose lips are closest, in silence if there is any."""
     among = silent if silent.sum() >= 5 else np.ones(len(codes), bool)
     least = np.quantile(gap[among], 0.2 if among is silent else 0.05)
     return np.median(codes[among & (gap <= least)], axis=0).astype(np.float32)

@@ -24,8 +24,8 @@ _SKIN_LIKE = 14.0
 """Squared Mahalanobis distance below which a colour may be skin."""
 _ENOUGH = 200
 _HAIR_WIDTH, _HANGS, _THICK = 0.55, 1.6, 9
-"""How far hair may stand out beside the face and hang down below the ears, in face heights; and how thick it must
-be to hang down, in pixels."""
+"""How far hair may stand out beside the face and hang down below the ears, in face heights; and how thick it
+must be to hang down, in pixels of 512."""
 _THROAT = 0.3
 _NECK_REACH = (0.75, 0.6)
 """How far from the chin the neck may be, sideways and down, in face heights."""

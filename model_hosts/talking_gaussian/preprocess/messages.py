@@ -1,4 +1,4 @@
-"""What the quality gate says, in plain words: for each code what is wrong and what to do, English and Chinese."""
+"""What the quality gate says: for each code what is wrong and what to do, in plain words."""
 
 from __future__ import annotations
 

@@ -57,14 +57,15 @@ def fill_unknown(picture: ByteArray, known: Mask) -> ByteArray:
     share[~known] = 1
     soft = np.stack([gaussian_filter(filled[..., channel], 1.5) for channel in range(3)], -1)
     mixed = picture * (1 - share[..., None]) + soft * share[..., None]
-    return np.round(np.clip(mixed, 0, 255)).astype(np.uint8)
+    whole: ByteArray = np.round(np.clip(mixed, 0, 255)).astype(np.uint8)
+    return whole
 
 
 def _pull(weighted: FloatArray, weight: FloatArray) -> FloatArray:
     """Values where there is weight, else those of a picture half the size."""
     height, width = weight.shape
     if min(height, width) < 2:
-        return weighted / np.maximum(weight, 1e-6)[..., None]
+        return (weighted / np.maximum(weight, 1e-6)[..., None]).astype(np.float32)
     padded = np.pad(weight, ((0, height % 2), (0, width % 2)))
     coarse_weight = padded.reshape(padded.shape[0] // 2, 2, -1, 2).sum((1, 3))
     values = np.pad(weighted, ((0, height % 2), (0, width % 2), (0, 0)))

@@ -1,15 +1,15 @@
 """From any video of a speaking person to a recording: the directory that an avatar is trained from.
 
-Every step keeps its result, so a run that was stopped goes on where it was, and a changed video or option redoes
-only what depends on it.
+Every step keeps its result, so a run that was stopped goes on where it was, and a changed video or option
+redoes only what depends on it.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ from model_hosts.talking_gaussian.preprocess.source import Limits, Source, Video
 from model_hosts.talking_gaussian.preprocess.steps import Result, Steps, file_hash, write_atomically
 from model_hosts.talking_gaussian.preprocess.survey import survey
 from model_hosts.talking_gaussian.preprocess.sync import Sync, audio_features, measure
-from model_hosts.talking_gaussian.preprocess.tools import Tools, Watcher
+from model_hosts.talking_gaussian.preprocess.tools import Tools
 from model_hosts.talking_gaussian.preprocess.truth import (
     Clip,
     build_truth,
@@ -140,7 +140,8 @@ def prepare(
         options: What may be chosen.
 
     Raises:
-        ClipRefused: The video cannot become an avatar; says everything that is wrong with it. `sheet.png` shows it.
+        ClipRefused: The video cannot become an avatar; says everything that is wrong with it, and `sheet.png`
+            shows it.
         ToolsMissing: A model is missing.
     """
     tools.check()
@@ -195,7 +196,7 @@ class _Preparation:
         person = person_step(made, _VERSION)
         pose = pose_step(made, person, head, _VERSION)
         labels = label_step(made, person, pose, _VERSION)
-        truth = build_truth(made, pose, labels, audio, moved)
+        truth = build_truth(made, pose, labels, audio, moved, _VERSION)
         plate = decode_png(labels.arrays()["plate_png"].tobytes())
         self._write_sheet(rows + label_rows(shown, read_frames(clip.path), iterate_grey(labels.path), plate))
         self._publish(clip, audio, labels, truth)
@@ -203,7 +204,7 @@ class _Preparation:
 
     def _survey(self, source: Source, origin: str) -> Result:
         def look() -> dict[str, np.ndarray]:
-            with Watcher(self._tools, faces=3) as watcher:
+            with self._tools.watcher(3) as watcher:
                 return survey(source, watcher, lambda done: self._tell("survey", done))
 
         self._tell("survey", 0.0)
@@ -228,7 +229,7 @@ class _Preparation:
     def _watch(self, clip: Result) -> Result:
         def look() -> dict[str, np.ndarray]:
             total = sum(1 for _ in read_frames(clip.path))
-            with Watcher(self._tools, faces=1) as watcher:
+            with self._tools.watcher(1) as watcher:
                 return watch(read_frames(clip.path), watcher, lambda done: self._tell("watch", done / total))
 
         return self._steps.arrays("watch", (_VERSION, clip.key), look)

@@ -1,8 +1,8 @@
 """A contact sheet: one look tells a user what was understood of the video and what is wrong with it.
 
-From the top: the video with its faces (green) and the square that is used (white); frames of the clip with their
-landmarks; frames that a finding names, with a red border; label maps (face red, hair brown, inside of the mouth
-white, neck green, clothes blue) and the background. The number in a corner is the second.
+From the top: the video with its faces (green) and the square that is used (white); frames of the clip with
+their landmarks; frames that a finding names, with a red border; label maps (face red, hair brown, inside of
+the mouth white, neck green, clothes blue) and the background. The number in a corner is the second.
 """
 
 from __future__ import annotations

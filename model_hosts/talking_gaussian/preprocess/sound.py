@@ -60,8 +60,9 @@ def shifted(samples: Samples, seconds: float, frames: int) -> Samples:
     """The sound `seconds` earlier (later when negative), cut or filled up to the length of the frames."""
     out = np.zeros(frames * PER_FRAME, np.int16)
     offset = round(seconds * SAMPLE_RATE)
-    taken = samples[max(0, offset) :][: len(out) - max(0, -offset)]
-    out[max(0, -offset) : max(0, -offset) + len(taken)] = taken
+    begin = min(len(out), max(0, -offset))
+    taken = samples[max(0, offset) :][: len(out) - begin]
+    out[begin : begin + len(taken)] = taken
     return out
 
 

@@ -30,7 +30,7 @@ def file_hash(path: Path) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a file beside `path`, then puts it in its place: never half a file, however it ends."""
+    """Lets `write` fill a file beside `path`, then puts it in its place: there is never half a file."""
     part = path.with_name(f"{path.stem}{_PART}{path.suffix}")
     try:
         write(part)

@@ -12,6 +12,7 @@ from model_hosts.talking_gaussian.preprocess.steps import Arrays
 from model_hosts.talking_gaussian.preprocess.tools import Watcher
 
 ByteArray = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
 
 _INTERVAL = 0.3
 _LONGEST = 1280
@@ -25,12 +26,13 @@ def survey(source: Source, watcher: Watcher, progress: Callable[[float], None]) 
 
     Returns:
         `size` (width, height of the upright pictures), `times` [n] of all pictures in seconds, `looked` [m]
-        seconds of those that were looked at, `boxes` [m, 3, 4] of their faces in pixels, NaN without a face, and
-        some of the pictures, made small: `glances` [g, h, w, 3] and which of those looked at they are.
+        seconds of those that were looked at, `boxes` [m, 3, 4] of their faces in pixels, NaN without a face,
+        and some of the pictures, made small: `glances` [g, h, w, 3] and which of those looked at they are,
+        `glance_places` [g].
     """
     times: list[float] = []
     looked: list[float] = []
-    boxes = []
+    boxes: list[FloatArray] = []
     size = (0, 0)
     glances: list[ByteArray] = []
     places: list[int] = []
@@ -67,4 +69,5 @@ def _glance(picture: ByteArray) -> ByteArray:
     step = max(1, max(picture.shape[:2]) // GLANCE)
     height, width = (side // step * step for side in picture.shape[:2])
     parts = picture[:height, :width].reshape(height // step, step, width // step, step, 3)
-    return np.round(parts.mean((1, 3))).astype(np.uint8)
+    mean: ByteArray = np.round(parts.mean((1, 3))).astype(np.uint8)
+    return mean

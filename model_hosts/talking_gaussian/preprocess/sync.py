@@ -1,7 +1,7 @@
 """How far sound and lips are apart: the shift at which the sound predicts the lips best.
 
-For each shift a ridge regression from the sound around a frame to the opening of the mouth is fitted on four fifths of the clip and judged on the rest. Where sound and picture do not belong together, no shift
-stands out.
+For each shift a ridge regression from the sound around a frame to the opening of the mouth is fitted on four
+fifths of the clip and judged on the rest. Where sound and picture do not belong together, none stands out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Doubles = npt.NDArray[np.float64]
 REACH = 12
 """Shifts that are tried, in frames to either side."""
 NATURAL = 0.04
-"""Seconds by which lips are ahead of the sound they make, as measured here, when both are recorded together."""
+"""Seconds by which lips are ahead of their sound, as measured here, when both are recorded together."""
 _STEPS = FEATURE_RATE // FPS
 _DIMS = 32
 _TAPS = (-8, -4, -2, 0, 2, 4, 8)
@@ -72,8 +72,7 @@ def audio_features(samples: Samples, encoder: Path | None) -> Doubles:
         return stream.features(0, len(samples) * FEATURE_RATE // SAMPLE_RATE).astype(np.float64)
     padded = np.pad(samples.astype(np.float64) / 32768, _MEL_MARGIN)
     mel = log_mel(padded, mel_filters()).T.astype(np.float64)
-    even = mel[: len(mel) // 2 * 2].reshape(-1, 2, mel.shape[1]).mean(1)
-    return even
+    return np.asarray(mel[: len(mel) // 2 * 2].reshape(-1, 2, mel.shape[1]).mean(1))
 
 
 def measure(features: Doubles, mouth: Doubles) -> Sync:

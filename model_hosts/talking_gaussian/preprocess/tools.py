@@ -30,8 +30,8 @@ class Tools:
     Attributes:
         face_landmarker: The asset `face-landmarker`.
         selfie_segmenter: The asset `selfie-segmenter`.
-        encoder: Directory of the asset `whisper-base`, which hears better whether lips and sound fit together;
-            without it a spectrogram is used.
+        encoder: Directory of the asset `whisper-base`, to hear whether lips and sound fit together; without
+            it a spectrogram is used.
     """
 
     face_landmarker: Path
@@ -48,13 +48,22 @@ class Tools:
             if path is not None and not path.exists():
                 raise ToolsMissing(f"the model {path.name} is missing")
 
+    def watcher(self, faces: int) -> Watcher:
+        """Loads the models that look at pictures, for at most so many faces; use it in `with`.
+
+        Raises:
+            ToolsMissing: MediaPipe cannot be loaded.
+        """
+        return Watcher(self, faces)
+
 
 @dataclass(frozen=True)
 class Face:
     """A face in a picture.
 
     Attributes:
-        points: 478 landmarks, float32 [478, 3]: x, y in pixels, z in the same scale, towards the viewer negative.
+        points: 478 landmarks, float32 [478, 3]: x, y in pixels, z in the same
+            scale, negative towards the viewer.
         units: ARKit face units in the order of the drivers, float32 [52].
         pose: Head frame in centimetres to an OpenGL camera, float32 [4, 4].
     """
@@ -71,15 +80,7 @@ class Face:
 
 
 class Watcher:
-    """Finds faces and people in pictures; a context manager that frees the models.
-
-    Args:
-        tools: The models.
-        faces: How many faces to look for.
-
-    Raises:
-        ToolsMissing: MediaPipe cannot be loaded.
-    """
+    """Finds faces and people in pictures; a context manager that frees the models. See `Tools.watcher`."""
 
     def __init__(self, tools: Tools, faces: int) -> None:
         self._tools, self._faces = tools, faces
@@ -89,8 +90,8 @@ class Watcher:
             from mediapipe.tasks.python import BaseOptions, vision  # noqa: PLC0415
         except (ImportError, OSError) as error:
             raise ToolsMissing(
-                f"MediaPipe cannot be loaded ({error}); it needs the packages of requirements-train.txt and the"
-                " system's libEGL, libGLESv2 and libGL"
+                f"MediaPipe cannot be loaded ({error}); it needs the packages of requirements-train.txt and"
+                " the system's libEGL, libGLESv2 and libGL"
             ) from error
         self._mediapipe: Any = mediapipe
         self._vision: Any = vision
@@ -144,7 +145,8 @@ class Watcher:
         """How much each pixel belongs to a person, uint8 [h, w]."""
         masks = self._segmenter.segment(self._image(picture)).confidence_masks
         share = np.squeeze(masks[-1].numpy_view())
-        return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
+        alpha: ByteArray = np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
+        return alpha
 
     def _image(self, picture: ByteArray) -> Any:
         return self._mediapipe.Image(

@@ -15,6 +15,7 @@ from model_hosts.talking_gaussian.preprocess.bundle_adjustment import Views, pro
 from model_hosts.talking_gaussian.preprocess.dataset import CLOTHES
 from model_hosts.talking_gaussian.preprocess.depth import key_depth
 from model_hosts.talking_gaussian.preprocess.head import FOCAL, Head, nearest_to_middle, refine
+from model_hosts.talking_gaussian.preprocess.idle import find_idle
 from model_hosts.talking_gaussian.preprocess.lips import POINTS, closed_code, gap_and_width, lip_code, unpose
 from model_hosts.talking_gaussian.preprocess.masks import label, learn_materials
 from model_hosts.talking_gaussian.preprocess.media import GreyPictures, iterate_grey, read_frames
@@ -22,8 +23,9 @@ from model_hosts.talking_gaussian.preprocess.plate import background
 from model_hosts.talking_gaussian.preprocess.sound import PER_FRAME, Samples
 from model_hosts.talking_gaussian.preprocess.source import FPS
 from model_hosts.talking_gaussian.preprocess.steps import Arrays, Result, Steps
-from model_hosts.talking_gaussian.preprocess.tools import Tools, Watcher
+from model_hosts.talking_gaussian.preprocess.tools import Tools
 from model_hosts.talking_gaussian.preprocess.torso import track_torso
+from model_hosts.talking_gaussian.preprocess.units import MOUTH_PREFIXES
 from model_hosts.talking_gaussian.preprocess.watch import loudness
 
 ByteArray = npt.NDArray[np.uint8]
@@ -69,7 +71,7 @@ def person_step(clip: Clip, version: int) -> Result:
     def compute() -> Arrays:
         packed = GreyPictures()
         count = len(clip.watched.arrays()["found"])
-        with Watcher(clip.tools, faces=1) as watcher:
+        with clip.tools.watcher(1) as watcher:
             for index, picture in enumerate(clip.frames()):
                 packed.add(watcher.person(picture))
                 clip.tell("person", (index + 1) / count)
@@ -86,13 +88,13 @@ def pose_step(clip: Clip, person: Result, head: Head, version: int) -> Result:
         key = _key_frame(head.views, watched)
         mask = next(image for index, image in enumerate(iterate_grey(person.path)) if index == key) >= _PERSON
         fine = refine(head, clip.frames, watched["points"], mask, key, lambda done: clip.tell("pose", done))
-        return {"V": fine.views.matrices(), "mesh": fine.mesh, "key": np.int64(key)}
+        return {"V": fine.views.matrices(), "mesh": fine.mesh, "key": np.array(key)}
 
     return clip.steps.arrays("pose", (version, clip.watched.key, person.key), compute)
 
 
 def label_step(clip: Clip, person: Result, pose: Result, version: int) -> Result:
-    """Label maps, `data` and `offset`; `plate_png`; `track` [T, 4] of the torso; the key frame's `labels_key`."""
+    """Label maps, `data` and `offset`; `plate_png`; `track` [T, 4] of the torso; `labels_key`."""
 
     def compute() -> Arrays:
         points, key = clip.watched.arrays()["points"], int(pose.arrays()["key"])
@@ -131,7 +133,9 @@ def label_step(clip: Clip, person: Result, pose: Result, version: int) -> Result
     return clip.steps.arrays("labels", (version, person.key, pose.key), compute)
 
 
-def build_truth(clip: Clip, pose: Result, labels: Result, audio: Samples, moved: float) -> Result:
+def build_truth(
+    clip: Clip, pose: Result, labels: Result, audio: Samples, moved: float, version: int
+) -> Result:
     """The arrays of truth.npz; see docs/recording.md."""
 
     def compute() -> Arrays:
@@ -140,19 +144,21 @@ def build_truth(clip: Clip, pose: Result, labels: Result, audio: Samples, moved:
         views = Views(posed["V"][:, :3, :3].astype(np.float64), posed["V"][:, :3, 3].astype(np.float64))
         held_out = held_out_frames(len(points))
         training = np.setdiff1d(np.arange(len(points)), held_out)
-        centred = points[:, list(POINTS), :2] - clip.size / 2
+        centred = points[:, list(POINTS), :2] - np.float32(clip.size / 2)
         unposed = unpose(centred, posed["V"], posed["mesh"][list(POINTS)], focal)
         code = lip_code(unposed, training)
         silent = silent_frames(audio, len(points))
         gap = gap_and_width(points)[:, 0]
+        mouth = np.array([name.startswith(MOUTH_PREFIXES) for name in UNIT_NAMES])
+        idle = find_idle(posed["V"], watched["units"], labelled["track"], silent, mouth)
         key_view = views[key : key + 1]
         return {
             "V": posed["V"],
-            "focal": np.float32(focal),
-            "fps": np.int64(FPS),
+            "focal": np.array(focal, np.float32),
+            "fps": np.array(FPS),
             "units": watched["units"],
             "unit_names": np.array(UNIT_NAMES),
-            "key": np.int64(key),
+            "key": np.array(key),
             "depth_key": key_depth(
                 labelled["labels_key"],
                 project(key_view, posed["mesh"], focal)[0] + clip.size / 2,
@@ -173,11 +179,14 @@ def build_truth(clip: Clip, pose: Result, labels: Result, audio: Samples, moved:
             "training": training,
             "held_out": held_out,
             "silent": silent,
-            "av_offset": np.float32(moved),
+            "av_offset": np.array(moved, np.float32),
             "plate_seen": labelled["plate_seen"],
+            "idle_V": idle.poses,
+            "idle_units": idle.units,
+            "idle_track": idle.track,
         }
 
-    return clip.steps.arrays("truth", (labels.key, pose.key, audio.tobytes()), compute)
+    return clip.steps.arrays("truth", (version, labels.key, pose.key, audio.tobytes()), compute)
 
 
 def held_out_frames(count: int) -> IntArray:

@@ -23,9 +23,10 @@ def watch(frames: Iterable[ByteArray], watcher: Watcher, progress: Callable[[int
     """Looks at each frame alone; smoothing over time would take the lips' quick movements away.
 
     Returns:
-        `found` [T]; `points` [T, 478, 3], `units` [T, 52] and `poses` [T, 4, 4] as of `Face`, of frames without
-        a face those between their neighbours'; `light` [T], the middle luma of the face, 0..255; `sharpness`
-        [T]; `colours` uint8 [T, 468, 3], what is seen at the landmarks; `thumbs` uint8 [T, 32, 32, 3].
+        `found` [T]; `points` [T, 478, 3], `units` [T, 52] and `poses` [T, 4, 4] as of `Face`, of frames
+        without a face those between their neighbours'; `light` [T], the middle luma of the face, 0..255;
+        `sharpness` [T]; `colours` uint8 [T, 468, 3], what is seen at the landmarks; `thumbs` uint8
+        [T, 32, 32, 3].
     """
     found, points, units, poses = [], [], [], []
     light, sharpness, colours, thumbs = [], [], [], []
@@ -63,7 +64,8 @@ def _thumb(picture: ByteArray) -> ByteArray:
     """The picture in 32x32, each pixel the mean of its part."""
     height, width = (side // THUMB * THUMB for side in picture.shape[:2])
     parts = picture[:height, :width].reshape(THUMB, height // THUMB, THUMB, width // THUMB, 3)
-    return np.round(parts.mean((1, 3))).astype(np.uint8)
+    mean: ByteArray = np.round(parts.mean((1, 3))).astype(np.uint8)
+    return mean
 
 
 def _quality(picture: ByteArray, points: FloatArray) -> tuple[float, float]:
@@ -86,7 +88,8 @@ def _at_landmarks(picture: ByteArray, points: FloatArray) -> ByteArray:
     place = (points[: face.MESH, :2] / side).astype(int)
     column = np.clip(place[:, 0], 0, soft.shape[1] - 1)
     row = np.clip(place[:, 1], 0, soft.shape[0] - 1)
-    return np.round(soft[row, column]).astype(np.uint8)
+    seen: ByteArray = np.round(soft[row, column]).astype(np.uint8)
+    return seen
 
 
 def _bridged(values: FloatArray, found: npt.NDArray[np.bool_]) -> FloatArray:
