@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks._report import Figure, Figures, run
 from model_hosts.talking_gaussian.images import encode_png
-from model_hosts.talking_gaussian.preprocess.dataset import load_studio
+from model_hosts.talking_gaussian.preprocess.dataset import load
 from model_hosts.talking_gaussian.training.evaluate import evaluate
 from model_hosts.talking_gaussian.training.rasterise import Splats, rasterise
 from model_hosts.talking_gaussian.training.settings import PRESETS
@@ -102,7 +102,7 @@ def training_on_a_cpu(dataset: Path, steps: int | None, sheet: Path | None) -> F
     """Trains with the preset `laptop`, everything from reading the recording to the measured avatar."""
     settings = PRESETS["laptop"] if steps is None else PRESETS["laptop"].with_steps(steps)
     begun, spent = time.monotonic(), time.process_time()
-    data = load_studio(dataset)
+    data = load(dataset)
     trainer = Trainer(data, settings, torch.device("cpu"))
     trainer.run()
     wall, cpu = time.monotonic() - begun, time.process_time() - spent

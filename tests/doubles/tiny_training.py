@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from model_hosts.talking_gaussian.preprocess.dataset import load_studio
+from model_hosts.talking_gaussian.preprocess.dataset import load
 from model_hosts.talking_gaussian.training.events import as_json
 from model_hosts.talking_gaussian.training.settings import BranchSize, Growth, Settings
 from model_hosts.talking_gaussian.training.trainer import Intervals, Trainer
@@ -47,7 +47,7 @@ def main(directory: Path, checkpoint: Path, result: Path) -> None:
     def tell(event: object) -> None:
         print(json.dumps(as_json(event)), flush=True)
 
-    trainer = Trainer(load_studio(directory), GROWING, CPU, tell, checkpoint, EACH_STEP)
+    trainer = Trainer(load(directory), GROWING, CPU, tell, checkpoint, EACH_STEP)
     trainer.run()
     save_file({name: value.contiguous() for name, value in trainer.scene.state_dict().items()}, result)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load_studio
+from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load
 from model_hosts.talking_gaussian.preprocess.resize import resized
 from tests.doubles import talking_head
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
-    return load_studio(talking_head.write_studio(Path(tmp_path_factory.mktemp("studio"))))
+    return load(talking_head.write_studio(Path(tmp_path_factory.mktemp("studio"))))
 
 
 def test_half_as_wide_means_over_two_by_two_pixels(data: TrainingSet):

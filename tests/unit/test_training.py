@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from model_hosts.talking_gaussian.bundle import Bundle  # noqa: E402
 from model_hosts.talking_gaussian.images import decode_png  # noqa: E402
 from model_hosts.talking_gaussian.model.deformation import Deformer, FrameInput  # noqa: E402
-from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load_studio  # noqa: E402
+from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load  # noqa: E402
 from model_hosts.talking_gaussian.training import __main__ as command  # noqa: E402
 from model_hosts.talking_gaussian.training.evaluate import evaluate  # noqa: E402
 from model_hosts.talking_gaussian.training.events import Event, Preview, Progress, StageMetrics  # noqa: E402
@@ -43,7 +43,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(recording: Path) -> TrainingSet:
-    return load_studio(recording)
+    return load(recording)
 
 
 @pytest.fixture(scope="module")

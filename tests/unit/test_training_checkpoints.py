@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load_studio  # noqa: E402
+from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load  # noqa: E402
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid  # noqa: E402
 from model_hosts.talking_gaussian.training import trainer as trainer_module  # noqa: E402
 from model_hosts.talking_gaussian.training.checkpoint import previous  # noqa: E402
@@ -48,7 +48,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(recording: Path) -> TrainingSet:
-    return load_studio(recording)
+    return load(recording)
 
 
 @pytest.fixture(scope="module")

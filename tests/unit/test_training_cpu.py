@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from model_hosts.talking_gaussian.bundle import Bundle  # noqa: E402
-from model_hosts.talking_gaussian.preprocess.dataset import load_studio  # noqa: E402
+from model_hosts.talking_gaussian.preprocess.dataset import load  # noqa: E402
 from model_hosts.talking_gaussian.training.evaluate import evaluate  # noqa: E402
 from model_hosts.talking_gaussian.training.export import Card, export_bundle  # noqa: E402
 from model_hosts.talking_gaussian.training.settings import BranchSize, Settings  # noqa: E402
@@ -32,7 +32,7 @@ SMALL = Settings(
 
 def test_a_processor_learns_frames_that_it_never_saw(tmp_path: Path):
     torch.set_num_threads(1)
-    data = load_studio(talking_head.write_studio(tmp_path / "studio"))
+    data = load(talking_head.write_studio(tmp_path / "studio"))
     before = evaluate(Trainer(data, SMALL, CPU), data.held_out)
     seen = []
     trainer = Trainer(data, SMALL, CPU, seen.append)

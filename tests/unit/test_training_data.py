@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from model_hosts.talking_gaussian.preprocess.dataset import MOUTH, TrainingSet, load_studio
+from model_hosts.talking_gaussian.preprocess.dataset import MOUTH, TrainingSet, load
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.preprocess.poses import pose_statistics, to_head, unproject
 from model_hosts.talking_gaussian.preprocess.units import EXPRESSION, fit_unit_maps
@@ -23,7 +23,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(recording: Path) -> TrainingSet:
-    return load_studio(recording)
+    return load(recording)
 
 
 def test_pictures_and_labels_come_back_exactly(data: TrainingSet):
@@ -135,7 +135,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, file: str, message: 
     if damage == "garbage":
         (tmp_path / file).write_bytes(b"garbage" * 50)
     with pytest.raises(DatasetInvalid, match=message):
-        load_studio(tmp_path)
+        load(tmp_path)
 
 
 def test_truth_without_a_part_is_refused_by_its_name(tmp_path: Path):
@@ -144,7 +144,7 @@ def test_truth_without_a_part_is_refused_by_its_name(tmp_path: Path):
         kept = {name: archive[name] for name in archive.files if name != "units"}
     np.savez(tmp_path / "truth.npz", **kept)
     with pytest.raises(DatasetInvalid, match=r"truth.npz lacks 'units'"):
-        load_studio(tmp_path)
+        load(tmp_path)
 
 
 def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, data: TrainingSet):
@@ -152,7 +152,7 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, data: Traini
     with np.load(tmp_path / "labels.npz") as archive:
         np.savez(tmp_path / "labels.npz", data=archive["data"], offset=archive["offset"][:-1])
     with pytest.raises(DatasetInvalid, match="40 frames, 39 label maps, 40 poses"):
-        load_studio(tmp_path)
+        load(tmp_path)
     with pytest.raises(DatasetInvalid, match="not finite"):
         replace(data, units=np.full_like(data.units, np.nan))
     with pytest.raises(DatasetInvalid, match="no depth"):

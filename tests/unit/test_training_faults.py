@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load_studio  # noqa: E402
+from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load  # noqa: E402
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid  # noqa: E402
 from model_hosts.talking_gaussian.training import learner as learner_module  # noqa: E402
 from model_hosts.talking_gaussian.training.cuda import DeviceUnsuitableError  # noqa: E402
@@ -32,7 +32,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
-    return load_studio(talking_head.write_studio(tmp_path_factory.mktemp("studio")))
+    return load(talking_head.write_studio(tmp_path_factory.mktemp("studio")))
 
 
 class FaultyRasteriser:

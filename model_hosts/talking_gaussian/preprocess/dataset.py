@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,13 @@ from model_hosts.talking_gaussian.preprocess.poses import (
     to_head,
     unproject,
 )
-from model_hosts.talking_gaussian.preprocess.units import UNITS, UnitMaps, fit_unit_maps
+from model_hosts.talking_gaussian.preprocess.units import UNITS, UnitMaps, fit_unit_maps, map_units
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Arrays = dict[str, npt.NDArray[Any]]
 
 BACKGROUND, SKIN, HAIR, MOUTH, NECK, CLOTHES = range(6)
 """Values of a label map. Lips are skin; teeth, tongue and the cavity are mouth."""
@@ -50,12 +52,14 @@ class TrainingSet:
         pose_statistics: Middle and spread of the poses of the training frames.
         units: ARKit face units, float32 [T, 52].
         maps: What the units drive.
+        lip: Lip codes, float32 [T, L]: of the studio what the units drive, of a person what landmarks do.
         track: 2-D similarity of the torso, float32 [T, 4]: shift in pixels, log scale, turn in radians.
         key: The frame the avatar is initialised from.
         depth: Camera depth of the key frame in metres, float32 [H, W]; 0 is background.
         lip_corner: Upper left corner (x, y) of the box around the lips, int64 [T, 2].
         eye_corners: The same for both eyes, int64 [T, 2, 2].
         closed: Lip code of the closed mouth at rest, float32 [L].
+        silent: Frames away from any speech, bool [T].
         training: Frames to learn from, int64.
         held_out: Frames to measure on, int64.
     """
@@ -68,12 +72,14 @@ class TrainingSet:
     pose_statistics: PoseStatistics
     units: FloatArray
     maps: UnitMaps
+    lip: FloatArray
     track: FloatArray
     key: int
     depth: FloatArray
     lip_corner: IntArray
     eye_corners: IntArray
     closed: FloatArray
+    silent: BoolArray
     training: IntArray
     held_out: IntArray
 
@@ -84,6 +90,7 @@ class TrainingSet:
             "plate": (height, width, 3),
             "poses": (count, 4, 4),
             "units": (count, UNITS),
+            "lip": (count, len(self.closed)),
             "track": (count, 4),
             "depth": (height, width),
         }.items():
@@ -120,11 +127,6 @@ class TrainingSet:
         return _box(EYE_BOX, self.size[1])
 
     @property
-    def lip(self) -> FloatArray:
-        """Lip codes, float32 [T, L]."""
-        return self.maps.lip(self.units)
-
-    @property
     def expression(self) -> FloatArray:
         """Expressions, float32 [T, E]."""
         return self.maps.expression(self.units)
@@ -137,8 +139,8 @@ class TrainingSet:
         return share
 
 
-def load_studio(directory: Path) -> TrainingSet:
-    """Loads a recording of the studio: clip.mp4, labels.npz, plate.png and truth.npz in one directory.
+def load(directory: Path) -> TrainingSet:
+    """Loads a recording, of the studio or of a real person: clip.mp4, labels.npz, plate.png and truth.npz.
 
     Raises:
         DatasetInvalid: A file is missing or damaged, or they do not fit together.
@@ -148,7 +150,7 @@ def load_studio(directory: Path) -> TrainingSet:
     try:
         plate = decode_png((directory / "plate.png").read_bytes())
         with np.load(directory / "truth.npz", allow_pickle=False) as archive:
-            truth: dict[str, npt.NDArray[Any]] = {name: archive[name] for name in archive.files}
+            truth: Arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError) as error:
         raise DatasetInvalid(f"{directory.name} cannot be read ({error})") from error
     try:
@@ -157,59 +159,105 @@ def load_studio(directory: Path) -> TrainingSet:
         raise DatasetInvalid(f"truth.npz lacks {error}") from error
 
 
-def _from_truth(
-    frames: ByteArray, labels: ByteArray, plate: ByteArray, truth: dict[str, npt.NDArray[Any]]
-) -> TrainingSet:
+def _from_truth(frames: ByteArray, labels: ByteArray, plate: ByteArray, truth: Arrays) -> TrainingSet:
     if len(frames) != len(labels) or len(frames) != len(truth["V"]):
         raise DatasetInvalid(f"{len(frames)} frames, {len(labels)} label maps, {len(truth['V'])} poses")
-    count, height, width = labels.shape
+    _, height, width = labels.shape
     focal, key = float(truth["focal"]), int(truth["key"])
     units, depth = truth["units"].astype(np.float32), truth["depth_key"].astype(np.float32)
     # The head frame's origin goes to the middle of the visible head, so that turns and translations separate.
     poses = truth["V"].astype(np.float32)
     head = np.isin(labels[key], (SKIN, MOUTH)) & (depth > 0)
+    if not head.any():
+        raise DatasetInvalid("the key frame has no depth")
     seen = to_head(_key_points(head, depth, focal), poses[key])
     poses = recentre(poses, np.array([0.0, *((seen.min(0) + seen.max(0)) / 2)[1:]], np.float32))
-    speech = np.asarray(truth.get("speech", np.ones(count, bool)), bool)
-    held_out = np.nonzero(speech)[0][-max(1, int(speech.sum() * HELD_OUT)) :]
-    training = np.setdiff1d(np.arange(count), held_out)
     points, names = truth["points2d"].astype(np.float32), [str(name) for name in truth["landmark_names"]]
     lips = points[:, [names.index(name) for name in _MOUTH_POINTS]]
     eyes = points[:, [names.index(name) for name in ("eye_left", "eye_right")]]
-    unit_names = tuple(str(name) for name in truth["unit_names"])
-    chin = points[:, [names.index("chin")]]
-    unposed = _unposed(np.concatenate([lips, chin], 1), poses, focal, (width / 2, height / 2))
-    maps = fit_unit_maps(units[training], unit_names, unposed[training], LIP_DIMS)
-    track = np.zeros((count, 4), np.float32)
-    body = np.isin(labels[key], (NECK, CLOTHES)) & (depth > 0)
-    if "breath" in truth and body.any():
-        track[:, 1] = -truth["breath"] * _BREATH_LIFT * focal / np.median(depth[body])
-    opening = (labels == MOUTH).sum((1, 2))
+    learnt = _recorded(truth, units) if "lip" in truth else _drawn(truth, labels, units, depth, poses, points)
     return TrainingSet(
         frames=frames,
         labels=labels,
         plate=plate,
         poses=poses,
         focal=focal,
-        pose_statistics=pose_statistics(poses[training]),
+        pose_statistics=pose_statistics(poses[learnt.training]),
         units=units,
-        maps=maps,
-        track=track,
+        maps=learnt.maps,
+        lip=learnt.lip,
+        track=learnt.track,
         key=key,
         depth=depth,
         lip_corner=corners(lips.mean(1), _box(LIP_BOX, width), (height, width)),
         eye_corners=corners(eyes, _box(EYE_BOX, width), (height, width)),
-        closed=_closed(maps.lip(units), opening, _silent(truth, count)),
-        training=training,
-        held_out=held_out,
+        closed=learnt.closed,
+        silent=learnt.silent,
+        training=learnt.training,
+        held_out=learnt.held_out,
     )
+
+
+class _Learnt(NamedTuple):
+    """What a recording of the studio and of a person know in different ways; see `TrainingSet`."""
+
+    maps: UnitMaps
+    lip: FloatArray
+    track: FloatArray
+    closed: FloatArray
+    silent: BoolArray
+    training: IntArray
+    held_out: IntArray
+
+
+def _recorded(truth: Arrays, units: FloatArray) -> _Learnt:
+    """Of a person: the lip code is measured, and what the units would do to it is fitted."""
+    lip, training = truth["lip"].astype(np.float32), truth["training"].astype(np.int64)
+    names = tuple(str(name) for name in truth["unit_names"])
+    return _Learnt(
+        maps=map_units(units[training], names, lip[training]),
+        lip=lip,
+        track=truth["track"].astype(np.float32),
+        closed=truth["lip_closed"].astype(np.float32),
+        silent=truth["silent"].astype(bool),
+        training=training,
+        held_out=truth["held_out"].astype(np.int64),
+    )
+
+
+def _drawn(
+    truth: Arrays,
+    labels: ByteArray,
+    units: FloatArray,
+    depth: FloatArray,
+    poses: FloatArray,
+    points: FloatArray,
+) -> _Learnt:
+    """Of the studio: the lip code is made of the units, and the torso moves with the breath alone."""
+    count, height, width = labels.shape
+    focal, key = float(truth["focal"]), int(truth["key"])
+    speech = np.asarray(truth.get("speech", np.ones(count, bool)), bool)
+    held_out = np.nonzero(speech)[0][-max(1, int(speech.sum() * HELD_OUT)) :]
+    training = np.setdiff1d(np.arange(count), held_out)
+    names = [str(name) for name in truth["landmark_names"]]
+    mouth = points[:, [names.index(name) for name in (*_MOUTH_POINTS, "chin")]]
+    unposed = _unposed(mouth, poses, focal, (width / 2, height / 2))
+    unit_names = tuple(str(name) for name in truth["unit_names"])
+    maps = fit_unit_maps(units[training], unit_names, unposed[training], LIP_DIMS)
+    track = np.zeros((count, 4), np.float32)
+    body = np.isin(labels[key], (NECK, CLOTHES)) & (depth > 0)
+    if "breath" in truth and body.any():
+        track[:, 1] = -truth["breath"] * _BREATH_LIFT * focal / np.median(depth[body])
+    lip, silent = maps.lip(units), _silent(truth, count)
+    opening = (labels == MOUTH).sum((1, 2))
+    return _Learnt(maps, lip, track, _closed(lip, opening, silent), silent, training, held_out)
 
 
 def _box(share: tuple[float, float], width: int) -> tuple[int, int]:
     return max(8, round(share[0] * width / 8) * 8), max(8, round(share[1] * width / 8) * 8)
 
 
-def _key_points(mask: npt.NDArray[np.bool_], depth: FloatArray, focal: float) -> FloatArray:
+def _key_points(mask: BoolArray, depth: FloatArray, focal: float) -> FloatArray:
     rows, columns = np.nonzero(mask)
     pixels = np.stack([columns + 0.5, rows + 0.5], 1).astype(np.float32)
     return unproject(pixels, depth[rows, columns], focal, (mask.shape[1] / 2, mask.shape[0] / 2))
@@ -231,7 +279,7 @@ def corners(centres: FloatArray, box: tuple[int, int], size: tuple[int, int]) ->
     return np.clip(corner, 0, np.array([size[1] - box[0], size[0] - box[1]]))
 
 
-def _silent(truth: dict[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.bool_]:
+def _silent(truth: Arrays, count: int) -> BoolArray:
     """Frames whose whole time lies in silence, 0.2 s away from speech; none when no phones are given."""
     silent = np.zeros(count, bool)
     if "phones" not in truth:
@@ -244,7 +292,7 @@ def _silent(truth: dict[str, npt.NDArray[Any]], count: int) -> npt.NDArray[np.bo
     return silent
 
 
-def _closed(lip: FloatArray, opening: IntArray, silent: npt.NDArray[np.bool_]) -> FloatArray:
+def _closed(lip: FloatArray, opening: IntArray, silent: BoolArray) -> FloatArray:
     """Lip code of the mouth at rest: the middle of the frames that show least of its inside."""
     among = silent if silent.sum() >= 5 else np.ones(len(lip), bool)
     least = np.quantile(opening[among], 0.2)

@@ -48,6 +48,8 @@ EXPRESSION: dict[str, dict[str, float]] = {
 _NEVER_MOVED = 1e-3
 _LEAST_SPREAD = 0.08
 _LIP_SPREAD_FLOOR = 0.12
+_RIDGE = 2e-4
+"""Squared unit: units that hardly move say little about the lips."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,31 @@ def fit_unit_maps(units: FloatArray, names: tuple[str, ...], points: FloatArray,
     kept = min(dims, int((singular > 1e-6 * max(singular[0], 1e-9)).sum()))
     spread = np.maximum(singular[:kept] / np.sqrt(count), _LIP_SPREAD_FLOOR * singular[0] / np.sqrt(count))
     to_lip = gain @ basis[:kept].T / spread
+    return UnitMaps(
+        names=names,
+        mean=mean.astype(np.float32),
+        to_lip=to_lip.astype(np.float32),
+        to_expression=_expression_map(centred, names, moved),
+        expression_names=tuple(EXPRESSION),
+    )
+
+
+def map_units(units: FloatArray, names: tuple[str, ...], lip: FloatArray) -> UnitMaps:
+    """The maps for a recording whose lip code was measured: what the mouth's units say about it.
+
+    Args:
+        units: Face units of the training frames, float32 [T, 52].
+        names: Their ARKit names.
+        lip: Their lip codes, float32 [T, L], with mean 0.
+    """
+    mean = units.mean(0)
+    centred = (units - mean).astype(np.float64)
+    moved = units.std(0) > _NEVER_MOVED
+    mouth = np.array([name.startswith(MOUTH_PREFIXES) for name in names]) & moved
+    given = centred[:, mouth]
+    normal = given.T @ given + _RIDGE * len(units) * np.eye(int(mouth.sum()))
+    to_lip = np.zeros((UNITS, lip.shape[1]))
+    to_lip[mouth] = np.linalg.solve(normal, given.T @ lip)
     return UnitMaps(
         names=names,
         mean=mean.astype(np.float32),

@@ -22,7 +22,7 @@ import torch
 
 from model_hosts.talking_gaussian.bundle import BundleInvalid
 from model_hosts.talking_gaussian.images import encode_png
-from model_hosts.talking_gaussian.preprocess.dataset import load_studio
+from model_hosts.talking_gaussian.preprocess.dataset import load
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.training import checkpoint
 from model_hosts.talking_gaussian.training.cuda import DeviceUnsuitableError
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -> int:
     began = time.monotonic()
-    data = load_studio(options.dataset)
+    data = load(options.dataset)
     height, width = data.size
     report.say(f"{data.count} frames of {width}x{height} read in {time.monotonic() - began:.1f} s")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
