@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from viseme._errors import VisemeError
     from viseme._types import (
         Avatar,
+        AvatarPreview,
         Event,
+        Finding,
         Fragment,
         Host,
+        Operation,
         Progress,
         RenderSummary,
         Reply,
@@ -42,10 +45,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncClient",
     "Avatar",
+    "AvatarPreview",
     "Client",
     "Event",
+    "Finding",
     "Fragment",
     "Host",
+    "Operation",
     "Progress",
     "RenderSummary",
     "Reply",

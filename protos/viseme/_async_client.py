@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, AsyncGenerator, AsyncIterator, List, cast
+from typing import TYPE_CHECKING, Any, AsyncGenerator, cast
 
 import grpc
 import grpc.aio
 
 from viseme import _messages as messages
+from viseme._admin import AsyncAdmin
+from viseme._avatars import AsyncAvatars
+from viseme._calls import async_errors
 from viseme._ending import Ending
-from viseme._errors import from_grpc
-from viseme._types import Avatar, Event, Fragment, Host, RenderSummary, Reply, ServerStatus
+from viseme._operations import AsyncOperations
+from viseme._types import Event, Fragment, RenderSummary, Reply
 from viseme._uploads import Upload
-from viseme.v1 import (
-    admin_pb2,
-    admin_pb2_grpc,
-    avatar_pb2,
-    avatar_pb2_grpc,
-    dialogue_pb2,
-    dialogue_pb2_grpc,
-    render_pb2,
-    render_pb2_grpc,
-)
+from viseme.v1 import dialogue_pb2, dialogue_pb2_grpc, render_pb2, render_pb2_grpc
 
 if TYPE_CHECKING:
     # These exist for type checkers only: at run time one stub serves both kinds of channel.
-    from viseme.v1.admin_pb2_grpc import AdminServiceAsyncStub
-    from viseme.v1.avatar_pb2_grpc import AvatarServiceAsyncStub
     from viseme.v1.dialogue_pb2_grpc import DialogueServiceAsyncStub
     from viseme.v1.render_pb2_grpc import RenderServiceAsyncStub
 
@@ -42,7 +31,8 @@ class AsyncClient:
         timeout: Seconds that short requests (not replies and renders) may take.
 
     Attributes:
-        avatars: Lists, imports, exports and deletes avatars.
+        avatars: Makes, lists, imports, exports and deletes avatars.
+        operations: Follows and cancels the work on avatars.
         admin: For the operator of the server.
     """
 
@@ -54,6 +44,7 @@ class AsyncClient:
         )
         self._rendering = cast("RenderServiceAsyncStub", render_pb2_grpc.RenderServiceStub(self._channel))
         self.avatars = AsyncAvatars(self._channel, address, timeout)
+        self.operations = AsyncOperations(self._channel, address, timeout)
         self.admin = AsyncAdmin(self._channel, address, timeout)
 
     async def __aenter__(self) -> AsyncClient:
@@ -172,7 +163,7 @@ class AsyncClient:
         upload.attach(call)
         upload.ending = Ending(call)
         try:
-            async with _errors(self.address, upload):
+            async with async_errors(self.address, upload):
                 async for response in call:
                     yield builder.event(response)
         finally:
@@ -210,119 +201,9 @@ class AsyncClient:
         upload.attach(call)
         upload.ending = Ending(call)
         try:
-            async with _errors(self.address, upload):
+            async with async_errors(self.address, upload):
                 async for response in call:
                     yield messages.render_event(response)
         finally:
             call.cancel()
             upload.close()
-
-
-class AsyncAvatars:
-    """The avatars of a server; `AsyncClient.avatars`."""
-
-    def __init__(self, channel: grpc.aio.Channel, address: str, timeout: float) -> None:
-        self._stub = cast("AvatarServiceAsyncStub", avatar_pb2_grpc.AvatarServiceStub(channel))
-        self._address = address
-        self._timeout = timeout
-
-    async def get(self, name: str) -> Avatar:
-        """Returns one avatar; `name` as in `avatars/demo` or `demo`."""
-        request = avatar_pb2.GetAvatarRequest(name=messages.resource("avatars", name))
-        async with _errors(self._address):
-            return messages.avatar_value(await self._stub.GetAvatar(request, timeout=self._timeout))
-
-    async def list(self) -> List[Avatar]:  # noqa: UP006 (`list` is this method here)
-        """All avatars, ordered by name."""
-        avatars, token = [], ""
-        async with _errors(self._address):
-            while True:
-                request = avatar_pb2.ListAvatarsRequest(page_token=token)
-                response = await self._stub.ListAvatars(request, timeout=self._timeout)
-                avatars += [messages.avatar_value(message) for message in response.avatars]
-                token = response.next_page_token
-                if not token:
-                    return avatars
-
-    async def import_(self, avatar_id: str, bundle: Any) -> Avatar:
-        """Stores a bundle (.zip; its path, bytes, or an iterable of bytes) under a new name."""
-        upload = Upload(
-            messages.import_metadata(avatar_id),
-            bundle,
-            lambda data: avatar_pb2.ImportAvatarRequest(data=data),
-        )
-        with contextlib.closing(upload):
-            async with _errors(self._address, upload):
-                call = self._stub.ImportAvatar(upload.__aiter__())
-                upload.attach(call)
-                upload.ending = Ending(call)
-                return messages.avatar_value(await call)
-
-    async def export(self, name: str, path: Any) -> Path:
-        """Saves an avatar as a bundle (.zip). Returns the path."""
-        request = avatar_pb2.ExportAvatarRequest(name=messages.resource("avatars", name))
-        with messages.replacing(path) as file:
-            async with _errors(self._address):
-                async for response in self._stub.ExportAvatar(request):
-                    file.write(response.data)
-        return Path(path)
-
-    async def delete(self, name: str) -> None:
-        """Deletes an avatar."""
-        request = avatar_pb2.DeleteAvatarRequest(name=messages.resource("avatars", name))
-        async with _errors(self._address):
-            await self._stub.DeleteAvatar(request, timeout=self._timeout)
-
-
-class AsyncAdmin:
-    """For the operator of a server; `AsyncClient.admin`."""
-
-    def __init__(self, channel: grpc.aio.Channel, address: str, timeout: float) -> None:
-        self._stub = cast("AdminServiceAsyncStub", admin_pb2_grpc.AdminServiceStub(channel))
-        self._address = address
-        self._timeout = timeout
-
-    async def status(self) -> ServerStatus:
-        """What the server is and how it is doing."""
-        async with _errors(self._address):
-            return messages.status_value(
-                await self._stub.GetStatus(admin_pb2.GetStatusRequest(), timeout=self._timeout)
-            )
-
-    async def hosts(self) -> list[Host]:
-        """The model hosts, running or not."""
-        hosts, token = [], ""
-        async with _errors(self._address):
-            while True:
-                request = admin_pb2.ListHostsRequest(page_token=token)
-                response = await self._stub.ListHosts(request, timeout=self._timeout)
-                hosts += [messages.host_value(message) for message in response.hosts]
-                token = response.next_page_token
-                if not token:
-                    return hosts
-
-    async def restart_host(self, name: str, grace: float | None = None) -> Host:
-        """Stops a host after its running calls (at most `grace` seconds) and starts it again."""
-        async with _errors(self._address):
-            return messages.host_value(await self._stub.RestartHost(messages.restart_request(name, grace)))
-
-    async def host_log(self, name: str, lines: int = 100) -> str:
-        """The end of a host's log."""
-        request = admin_pb2.GetHostLogRequest(name=messages.resource("hosts", name), lines=lines)
-        async with _errors(self._address):
-            return (await self._stub.GetHostLog(request, timeout=self._timeout)).text
-
-
-@contextlib.asynccontextmanager
-async def _errors(address: str, upload: Upload | None = None) -> AsyncIterator[None]:
-    """Raises what went wrong: with the upload on this side, or on the server's as a VisemeError."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        ended = error if upload is None or upload.ending is None else await upload.ending.error(error)
-        raise from_grpc(ended, address) from error
-    except asyncio.CancelledError:
-        # A call that is cancelled because reading failed looks like this task's own cancellation.
-        if upload is not None and upload.error is not None:
-            raise upload.error from None
-        raise

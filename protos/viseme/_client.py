@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
-from typing import Any, Generator, Iterator, List
+from typing import Any, Generator
 
 import grpc
 
 from viseme import _messages as messages
-from viseme._errors import from_grpc
-from viseme._types import Avatar, Event, Fragment, Host, RenderSummary, Reply, ServerStatus
+from viseme._admin import Admin
+from viseme._avatars import Avatars
+from viseme._calls import errors
+from viseme._operations import Operations
+from viseme._types import Event, Fragment, RenderSummary, Reply
 from viseme._uploads import Upload
-from viseme.v1 import (
-    admin_pb2,
-    admin_pb2_grpc,
-    avatar_pb2,
-    avatar_pb2_grpc,
-    dialogue_pb2,
-    dialogue_pb2_grpc,
-    render_pb2,
-    render_pb2_grpc,
-)
+from viseme.v1 import dialogue_pb2, dialogue_pb2_grpc, render_pb2, render_pb2_grpc
 
 
 class Client:
@@ -32,7 +25,8 @@ class Client:
         timeout: Seconds that short requests (not replies and renders) may take.
 
     Attributes:
-        avatars: Lists, imports, exports and deletes avatars.
+        avatars: Makes, lists, imports, exports and deletes avatars.
+        operations: Follows and cancels the work on avatars.
         admin: For the operator of the server.
     """
 
@@ -42,6 +36,7 @@ class Client:
         self._dialogue = dialogue_pb2_grpc.DialogueServiceStub(self._channel)
         self._rendering = render_pb2_grpc.RenderServiceStub(self._channel)
         self.avatars = Avatars(self._channel, address, timeout)
+        self.operations = Operations(self._channel, address, timeout)
         self.admin = Admin(self._channel, address, timeout)
 
     def __enter__(self) -> Client:
@@ -159,7 +154,7 @@ class Client:
         call: Any = self._dialogue.Reply(iter(upload), timeout=timeout)
         upload.attach(call)
         try:
-            with _errors(self.address, upload):
+            with errors(self.address, upload):
                 for response in call:
                     yield builder.event(response)
         finally:
@@ -198,112 +193,9 @@ class Client:
         call: Any = self._rendering.StreamRender(iter(upload), timeout=timeout)
         upload.attach(call)
         try:
-            with _errors(self.address, upload):
+            with errors(self.address, upload):
                 for response in call:
                     yield messages.render_event(response)
         finally:
             call.cancel()
             upload.close()
-
-
-class Avatars:
-    """The avatars of a server; `Client.avatars`."""
-
-    def __init__(self, channel: grpc.Channel, address: str, timeout: float) -> None:
-        self._stub = avatar_pb2_grpc.AvatarServiceStub(channel)
-        self._address = address
-        self._timeout = timeout
-
-    def get(self, name: str) -> Avatar:
-        """Returns one avatar; `name` as in `avatars/demo` or `demo`."""
-        request = avatar_pb2.GetAvatarRequest(name=messages.resource("avatars", name))
-        with _errors(self._address):
-            return messages.avatar_value(self._stub.GetAvatar(request, timeout=self._timeout))
-
-    def list(self) -> List[Avatar]:  # noqa: UP006 (`list` is this method here)
-        """All avatars, ordered by name."""
-        avatars, token = [], ""
-        with _errors(self._address):
-            while True:
-                request = avatar_pb2.ListAvatarsRequest(page_token=token)
-                response = self._stub.ListAvatars(request, timeout=self._timeout)
-                avatars += [messages.avatar_value(message) for message in response.avatars]
-                token = response.next_page_token
-                if not token:
-                    return avatars
-
-    def import_(self, avatar_id: str, bundle: Any) -> Avatar:
-        """Stores a bundle (.zip; its path, bytes, or an iterable of bytes) under a new name."""
-        upload = Upload(
-            messages.import_metadata(avatar_id),
-            bundle,
-            lambda data: avatar_pb2.ImportAvatarRequest(data=data),
-        )
-        with contextlib.closing(upload), _errors(self._address, upload):
-            call = self._stub.ImportAvatar.future(iter(upload))
-            upload.attach(call)
-            return messages.avatar_value(call.result())
-
-    def export(self, name: str, path: Any) -> Path:
-        """Saves an avatar as a bundle (.zip). Returns the path."""
-        request = avatar_pb2.ExportAvatarRequest(name=messages.resource("avatars", name))
-        with messages.replacing(path) as file, _errors(self._address):
-            for response in self._stub.ExportAvatar(request):
-                file.write(response.data)
-        return Path(path)
-
-    def delete(self, name: str) -> None:
-        """Deletes an avatar."""
-        request = avatar_pb2.DeleteAvatarRequest(name=messages.resource("avatars", name))
-        with _errors(self._address):
-            self._stub.DeleteAvatar(request, timeout=self._timeout)
-
-
-class Admin:
-    """For the operator of a server; `Client.admin`."""
-
-    def __init__(self, channel: grpc.Channel, address: str, timeout: float) -> None:
-        self._stub = admin_pb2_grpc.AdminServiceStub(channel)
-        self._address = address
-        self._timeout = timeout
-
-    def status(self) -> ServerStatus:
-        """What the server is and how it is doing."""
-        with _errors(self._address):
-            return messages.status_value(
-                self._stub.GetStatus(admin_pb2.GetStatusRequest(), timeout=self._timeout)
-            )
-
-    def hosts(self) -> list[Host]:
-        """The model hosts, running or not."""
-        hosts, token = [], ""
-        with _errors(self._address):
-            while True:
-                request = admin_pb2.ListHostsRequest(page_token=token)
-                response = self._stub.ListHosts(request, timeout=self._timeout)
-                hosts += [messages.host_value(message) for message in response.hosts]
-                token = response.next_page_token
-                if not token:
-                    return hosts
-
-    def restart_host(self, name: str, grace: float | None = None) -> Host:
-        """Stops a host after its running calls (at most `grace` seconds) and starts it again."""
-        with _errors(self._address):
-            return messages.host_value(self._stub.RestartHost(messages.restart_request(name, grace)))
-
-    def host_log(self, name: str, lines: int = 100) -> str:
-        """The end of a host's log."""
-        request = admin_pb2.GetHostLogRequest(name=messages.resource("hosts", name), lines=lines)
-        with _errors(self._address):
-            return self._stub.GetHostLog(request, timeout=self._timeout).text
-
-
-@contextlib.contextmanager
-def _errors(address: str, upload: Upload | None = None) -> Iterator[None]:
-    """Raises what went wrong: with the upload on this side, or on the server's as a VisemeError."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        if upload is not None and upload.error is not None:
-            raise upload.error from None
-        raise from_grpc(error, address) from error

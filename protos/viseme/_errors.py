@@ -11,6 +11,7 @@ from viseme._ending import is_write_failure
 
 _DETAILS = "grpc-status-details-bin"
 _DOMAIN = "viseme"
+_STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class VisemeError(Exception):
@@ -53,24 +54,11 @@ def from_grpc(error: Any, address: str) -> VisemeError:
         address: Where the server was expected.
     """
     status = error.code()
-    info, retryable = None, False
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS:
-            for detail in status_pb2.Status.FromString(value).details:
-                found = error_details_pb2.ErrorInfo()
-                if detail.Is(found.DESCRIPTOR) and detail.Unpack(found) and found.domain == _DOMAIN:
-                    info = found
-                retryable = retryable or detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
-    if info is not None:
-        metadata = dict(info.metadata)
-        return VisemeError(
-            error.details() or info.reason,
-            reason=info.reason,
-            fix=metadata.pop("fix", None),
-            retryable=retryable,
-            status=status.name,
-            metadata=metadata,
-        )
+            told = _told(status_pb2.Status.FromString(value), error.details(), status.name)
+            if told is not None:
+                return told
     if status is grpc.StatusCode.UNAVAILABLE:
         return VisemeError(
             f"No viseme server answers at {address}.",
@@ -97,3 +85,31 @@ def from_grpc(error: Any, address: str) -> VisemeError:
             status=grpc.StatusCode.UNAVAILABLE.name,
         )
     return VisemeError(error.details() or status.name, reason=status.name, status=status.name)
+
+
+def from_status(status: Any) -> VisemeError:
+    """The VisemeError for the `google.rpc.Status` that an operation ended with."""
+    name = _STATUS_NAMES.get(status.code, grpc.StatusCode.UNKNOWN.name)
+    told = _told(status, status.message, name)
+    return told or VisemeError(status.message or name, reason=name, status=name)
+
+
+def _told(status: Any, message: str | None, name: str) -> VisemeError | None:
+    """The error in a `google.rpc.Status`, or None where it is not one of viseme's."""
+    info, retryable = None, False
+    for detail in status.details:
+        found = error_details_pb2.ErrorInfo()
+        if detail.Is(found.DESCRIPTOR) and detail.Unpack(found) and found.domain == _DOMAIN:
+            info = found
+        retryable = retryable or detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
+    if info is None:
+        return None
+    metadata = dict(info.metadata)
+    return VisemeError(
+        message or info.reason,
+        reason=info.reason,
+        fix=metadata.pop("fix", None),
+        retryable=retryable,
+        status=name,
+        metadata=metadata,
+    )

@@ -12,7 +12,6 @@ from typing import Any, Callable, Iterable, Iterator
 
 from viseme._errors import VisemeError
 from viseme._types import (
-    Avatar,
     Event,
     Fragment,
     Host,
@@ -25,11 +24,15 @@ from viseme._types import (
     Transcript,
     VideoPiece,
 )
-from viseme.v1 import admin_pb2, avatar_pb2, dialogue_pb2, media_pb2, render_pb2
+from viseme.v1 import admin_pb2, dialogue_pb2, media_pb2, render_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50551"
 DEFAULT_AVATAR = "avatars/demo"
-CHANNEL_OPTIONS = [("grpc.max_receive_message_length", 16 * 1024 * 1024)]
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # A server that was started again is found within seconds, however long it was gone.
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
 
 
 def resource(collection: str, name: str) -> str:
@@ -210,26 +213,6 @@ def timings(messages: Iterable[media_pb2.StageTiming]) -> tuple[StageTiming, ...
     )
 
 
-def avatar_value(message: avatar_pb2.Avatar) -> Avatar:
-    """An avatar."""
-    return Avatar(
-        name=message.name,
-        display_name=message.display_name,
-        description=message.description,
-        synthetic=message.synthetic,
-        width=message.width,
-        height=message.height,
-        fps=message.fps,
-        audio_encoder=message.audio_encoder,
-        gaussian_count=message.gaussian_count,
-        size_bytes=message.size_bytes,
-        license=message.license,
-        create_time=_moment(message.create_time),
-        default_voice=message.default_voice,
-        thumbnail=message.thumbnail,
-    )
-
-
 def host_value(message: admin_pb2.Host) -> Host:
     """A model host."""
     return Host(
@@ -239,7 +222,7 @@ def host_value(message: admin_pb2.Host) -> Host:
         pid=message.pid or None,
         memory_bytes=message.memory_bytes,
         restart_count=message.restart_count,
-        start_time=_moment(message.start_time) if message.HasField("start_time") else None,
+        start_time=moment(message.start_time) if message.HasField("start_time") else None,
         problem=message.problem,
         fix=message.fix,
         python_version=message.python_version,
@@ -251,21 +234,12 @@ def status_value(message: admin_pb2.Status) -> ServerStatus:
     """How a server is doing."""
     return ServerStatus(
         version=message.version,
-        start_time=_moment(message.start_time),
+        start_time=moment(message.start_time),
         active_requests=message.active_requests,
         memory_bytes=message.memory_bytes,
         home=message.home,
         llm_providers=tuple(message.llm_providers),
     )
-
-
-def import_metadata(avatar_id: str) -> avatar_pb2.ImportAvatarRequest:
-    """The first request of an import."""
-    prefix = "avatars/"
-    # Nothing else is cut off: the server refuses what is no name.
-    name = avatar_id[len(prefix) :] if avatar_id.startswith(prefix) else avatar_id
-    metadata = avatar_pb2.ImportAvatarRequest.Metadata(avatar_id=name)
-    return avatar_pb2.ImportAvatarRequest(metadata=metadata)
 
 
 def restart_request(name: str, grace: float | None) -> admin_pb2.RestartHostRequest:
@@ -281,7 +255,8 @@ def seconds(duration: Any) -> float:
     return float(duration.seconds + duration.nanos / 1e9)
 
 
-def _moment(timestamp: Any) -> datetime:
+def moment(timestamp: Any) -> datetime:
+    """A google.protobuf.Timestamp, in UTC."""
     return datetime.fromtimestamp(timestamp.seconds + timestamp.nanos / 1e9, timezone.utc)
 
 

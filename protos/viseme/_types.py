@@ -1,4 +1,4 @@
-"""Values that clients get: events of a reply, replies, avatars, hosts."""
+"""Values that clients get: events of a reply, replies, avatars and the work on them, hosts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import Union
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from viseme._errors import VisemeError
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,25 @@ class RenderSummary:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What was found in a recording.
+
+    Attributes:
+        code: UPPER_SNAKE, such as `FACE_SMALL`.
+        message: One sentence: what is the matter.
+        fix: One sentence: what to do.
+        refused: Whether the recording cannot be used because of it.
+    """
+
+    code: str
+    message: str
+    fix: str
+    refused: bool
+
+
+@dataclass(frozen=True)
 class Avatar:
-    """A trained talking head; the attributes are those of `viseme.v1.Avatar`."""
+    """A talking head; the attributes are those of `viseme.v1.Avatar`, `state` as in `READY`."""
 
     name: str
     display_name: str
@@ -148,6 +168,67 @@ class Avatar:
     create_time: datetime
     default_voice: str
     thumbnail: bytes = field(repr=False)
+    state: str
+    operation: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class AvatarPreview:
+    """A picture of an avatar in the making.
+
+    Attributes:
+        image: A PNG.
+        create_time: When it was made.
+    """
+
+    image: bytes = field(repr=False)
+    create_time: datetime
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Work on an avatar, as it was when the server was asked.
+
+    Attributes:
+        name: `operations/{operation}`.
+        done: Whether it ended; then there is either `error` or `avatar`.
+        error: Why it failed, or None.
+        avatar: What came of it, or None.
+        avatar_name: `avatars/{avatar}`, the avatar that is worked on.
+        task: `prepare` or `train`.
+        stage: What is being done: a step of the preparation, or `mouth`, `face` or `fuse`.
+        step: Steps of the stage that are done.
+        steps: Steps of the stage in all; 0 while nobody knows.
+        fraction: Share of the whole operation that is done, 0 to 1.
+        remaining: Seconds that the rest will take, or None while nobody knows.
+        loss: Of the latest step, or None before the first.
+        psnr: Of the latest frames, dB, or None before the first.
+        device: What it runs on: `cpu`, or the GPU's name.
+        message: The latest thing worth telling, one sentence.
+        attempt: How often it was begun: 2 after one interruption.
+        create_time: When it was asked for.
+        start_time: When work on it began, most recently; None while it waits.
+    """
+
+    name: str
+    done: bool
+    error: VisemeError | None
+    avatar: Avatar | None
+    avatar_name: str
+    task: str
+    stage: str
+    step: int
+    steps: int
+    fraction: float
+    remaining: float | None
+    loss: float | None
+    psnr: float | None
+    device: str
+    message: str
+    attempt: int
+    create_time: datetime
+    start_time: datetime | None
 
 
 @dataclass(frozen=True)

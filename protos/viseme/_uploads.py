@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Iterable, Iterator
 
 PIECE_BYTES = 64 * 1024
+OnSent = Callable[[int], None]
 
 
 class Upload:
@@ -19,6 +20,7 @@ class Upload:
         first: The first request.
         source: A path, bytes, or an iterable of bytes; None for no pieces.
         request: Makes the request of a piece.
+        on_sent: Is told after each piece how many bytes were handed to gRPC so far; from any thread.
 
     Attributes:
         error: What reading the source raised, or None.
@@ -29,11 +31,15 @@ class Upload:
         TypeError: The source is none of these.
     """
 
-    def __init__(self, first: Any, source: Any, request: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self, first: Any, source: Any, request: Callable[[bytes], Any], on_sent: OnSent | None = None
+    ) -> None:
         self._first = first
         self._file: Any = None
         self._pieces = self._pieces_of(source)
         self._request = request
+        self._on_sent = on_sent
+        self._sent = 0
         self._call: Any = None
         self.error: Exception | None = None
         self.ending: Any = None
@@ -54,6 +60,7 @@ class Upload:
         try:
             for piece in self._pieces:
                 yield self._request(piece)
+                self._count(piece)
         except Exception as error:
             self._fail(error)
 
@@ -63,9 +70,11 @@ class Upload:
             if hasattr(self._pieces, "__aiter__"):
                 async for piece in self._pieces:
                     yield self._request(piece)
+                    self._count(piece)
             else:
                 for piece in self._pieces:
                     yield self._request(piece)
+                    self._count(piece)
         except Exception as error:
             self._fail(error)
 
@@ -82,6 +91,11 @@ class Upload:
         if isinstance(source, Iterable) or hasattr(source, "__aiter__"):
             return source
         raise TypeError(f"give a path, bytes or an iterable of bytes, not {type(source).__name__}")
+
+    def _count(self, piece: bytes) -> None:
+        self._sent += len(piece)
+        if self._on_sent is not None:
+            self._on_sent(self._sent)
 
     def _fail(self, error: Exception) -> None:
         # A file that was closed under the reader is no failure: the call has ended.

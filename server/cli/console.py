@@ -41,6 +41,12 @@ def print_json(data: object) -> None:
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+def print_json_line(data: object) -> None:
+    """Writes one JSON document on one line, at once."""
+    sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
     """Writes a plain table.
 
@@ -79,10 +85,31 @@ def seconds_text(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
+def wait_text(seconds: float) -> str:
+    """Seconds for people who wait, roughly: 40 s, 3 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def to_data(value: Any) -> dict[str, Any]:
     """A dataclass of the client library as JSON-ready data; bytes are left out."""
     return {
-        field.name: found.isoformat() if isinstance(found, datetime) else found
+        field.name: _plain(found)
         for field in dataclasses.fields(value)
         if not isinstance(found := getattr(value, field.name), bytes)
     }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return to_data(value)
+    if isinstance(value, Exception):
+        names = ("reason", "message", "fix", "retryable", "status", "metadata")
+        return {name: getattr(value, name) for name in names}
+    return value

@@ -17,7 +17,7 @@ DEFAULT_AVATAR: Final = "avatars/demo"
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Configuration file. [default: configs/viseme.toml]"),
+    typer.Option("--config", metavar="FILE", help="Configuration file.", show_default="configs/viseme.toml"),
 ]
 ServerOption = Annotated[
     str,

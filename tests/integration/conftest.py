@@ -34,6 +34,14 @@ def builtin_avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """An empty directory to work in."""
+    directory = tmp_path / "place"
+    directory.mkdir()
+    return directory
+
+
 @dataclass
 class World:
     """A server on a loopback port with doubles around it."""
@@ -75,7 +83,8 @@ async def start_world(tmp_path: Path, builtin_avatars: Path) -> AsyncIterator[St
             model = {"name": "double", "model": "m", "base_url": llm.base_url}
             limits = settings.pop("llm_limits", {})
             settings.setdefault("llm", {"embedded": False, "providers": [model], **limits})
-            values: Settings = load_settings(home=home, listen="127.0.0.1:0", **settings)
+            settings.setdefault("listen", "127.0.0.1:0")
+            values: Settings = load_settings(home=home, **settings)
             application = Application(values, hosts=hosts, builtin_avatars=builtin_avatars)
             address = await application.start()
             stops.append(application.stop)

@@ -33,6 +33,7 @@ COMMANDS = [
     ["doctor"],
     ["version"],
     *(["avatars", name] for name in ("list", "show", "import", "export", "delete")),
+    *(["avatars", name] for name in ("create", "train", "watch", "preview", "cancel")),
     *(["hosts", name] for name in ("list", "install", "restart", "logs")),
     *(["assets", name] for name in ("list", "install", "verify")),
 ]
@@ -101,10 +102,28 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["say"], ["render"], ["demo"], ["serve"], ["hosts", "logs"]], ids=" ".join
+    "command",
+    [["say"], ["render"], ["demo"], ["serve"], ["hosts", "logs"]]
+    + [["avatars", name] for name in ("create", "train", "watch", "preview", "cancel")],
+    ids=" ".join,
 )
 def test_help_shows_examples(command: list[str]) -> None:
     assert f"viseme {' '.join(command)}" in " ".join(call(*command, "--help")[1].split())
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [
+        (["demo"], "a shipped one"),
+        (["say"], "find out"),
+        (["assets", "list"], "configs/viseme.toml"),
+        (["avatars", "export"], "NAME.zip"),
+        (["avatars", "create"], "what suits the device"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_help_shows_defaults(command: list[str], default: str) -> None:
+    assert f"default: ({default})" in " ".join(call(*command, "--help")[1].replace("│", " ").split())
 
 
 def test_the_overview_names_the_exit_codes() -> None:
@@ -130,6 +149,11 @@ def test_version() -> None:
         ["avatars", "show", "demo"],
         ["avatars", "export", "demo", "-o", "x.zip"],
         ["avatars", "delete", "demo", "--yes"],
+        ["avatars", "train", "ada"],
+        ["avatars", "watch", "ada"],
+        ["avatars", "watch", "operations/1"],
+        ["avatars", "preview", "ada"],
+        ["avatars", "cancel", "ada"],
         ["hosts", "list"],
         ["hosts", "restart", "whisper"],
         ["hosts", "logs", "whisper"],

@@ -7,10 +7,16 @@ from typing import Annotated
 
 import typer
 
+from server.cli.commands import making
 from server.cli.failures import CommandError, ExitCode, guarded
 from server.cli.settings import DEFAULT_SERVER, JsonOption, ServerOption
 
-app = typer.Typer(no_args_is_help=True, help="Avatars: list, show, import, export and delete them.")
+app = typer.Typer(no_args_is_help=True, help="Avatars: make, list, show, import, export and delete them.")
+app.command("create")(making.create)
+app.command("train")(making.train)
+app.command("watch")(making.watch)
+app.command("preview")(making.preview)
+app.command("cancel")(making.cancel)
 
 AvatarName = Annotated[str, typer.Argument(metavar="NAME", help="An avatar, such as demo or avatars/demo.")]
 
@@ -31,15 +37,17 @@ def list_avatars(server: ServerOption = DEFAULT_SERVER, json: JsonOption = False
     rows = [
         (
             avatar.name,
+            avatar.state.lower(),
             avatar.display_name,
             f"{avatar.width}x{avatar.height}",
-            size_text(avatar.size_bytes),
+            size_text(avatar.size_bytes) if avatar.size_bytes else "-",
             "synthetic" if avatar.synthetic else "real",
-            avatar.license,
+            avatar.license or "-",
         )
         for avatar in avatars
     ]
-    print_table(("NAME", "CALLED", "PICTURE", "SIZE", "PERSON", "LICENCE"), rows, "There are no avatars.")
+    columns = ("NAME", "STATE", "CALLED", "PICTURE", "SIZE", "PERSON", "LICENCE")
+    print_table(columns, rows, "There are no avatars.")
 
 
 @app.command("show")
@@ -73,8 +81,10 @@ def show_avatar(
     facts = to_data(avatar)
     if json:
         print_json(facts)
-    else:
-        print_table(("", ""), [(key.replace("_", " "), str(value)) for key, value in facts.items()], "")
+        return
+    facts["state"] = avatar.state.lower()
+    facts["findings"] = "\n".join(f"{finding.message} {finding.fix}" for finding in avatar.findings)
+    print_table(("", ""), [(key.replace("_", " "), str(value)) for key, value in facts.items()], "")
 
 
 @app.command("import")
@@ -82,7 +92,7 @@ def show_avatar(
 def import_avatar(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An avatar bundle, a .zip file.")],
     name: Annotated[
-        str, typer.Option("--name", metavar="ID", help="Name of the new avatar. [default: as the file]")
+        str, typer.Option("--name", metavar="ID", help="Name of the new avatar.", show_default="as the file")
     ] = "",
     server: ServerOption = DEFAULT_SERVER,
     json: JsonOption = False,
@@ -114,7 +124,7 @@ def export_avatar(
     name: AvatarName,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where the .zip goes. [default: NAME.zip]"),
+        typer.Option("--output", "-o", metavar="FILE", help="Where the .zip goes.", show_default="NAME.zip"),
     ] = None,
     server: ServerOption = DEFAULT_SERVER,
 ) -> None:
@@ -146,7 +156,7 @@ def delete_avatar(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     server: ServerOption = DEFAULT_SERVER,
 ) -> None:
-    """Delete an avatar with everything derived from it.
+    """Delete an avatar, its recording and everything derived from it; work on it is ended first.
 
     Example: viseme avatars delete ada
     """

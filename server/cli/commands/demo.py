@@ -35,7 +35,7 @@ def demo(
     question: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|TEXT", help="A recording, or what you would say. [default: a shipped one]"
+            metavar="FILE|TEXT", help="A recording, or what you would say.", show_default="a shipped one"
         ),
     ] = None,
     output: Annotated[

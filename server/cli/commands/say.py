@@ -24,7 +24,8 @@ def say(
     avatar: Annotated[str, typer.Option(metavar="NAME", help="Who answers.")] = DEFAULT_AVATAR,
     voice: Annotated[str, typer.Option(metavar="NAME", help="A voice other than the avatar's own.")] = "",
     language: Annotated[
-        str, typer.Option(metavar="TAG", help="Language you speak, such as en or zh. [default: find out]")
+        str,
+        typer.Option(metavar="TAG", help="Language you speak, such as en or zh.", show_default="find out"),
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of blinks and head motion.")] = 0,
     server: ServerOption = DEFAULT_SERVER,

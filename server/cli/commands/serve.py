@@ -15,7 +15,9 @@ def serve(
     listen: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="Where to listen; port 0 finds a free one. [default: 127.0.0.1:50551]"
+            metavar="HOST:PORT",
+            help="Where to listen; port 0 finds a free one.",
+            show_default="127.0.0.1:50551",
         ),
     ] = None,
     warm: Annotated[
