@@ -204,13 +204,15 @@ def _rebuild_tensor(
     storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> StoredTensor:
     shape = tuple(int(side) for side in size)
-    contiguous = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    strides = (have for have, side in zip(stride, shape, strict=True) if side != 1)
-    wanted = (want for want, side in zip(contiguous, shape, strict=True) if side != 1)
-    if not isinstance(storage, _Storage) or min(shape, default=0) < 0 or list(strides) != list(wanted):
-        raise CheckpointInvalid("a tensor is not stored in one piece")
+    if not isinstance(storage, _Storage) or min(shape, default=0) < 0 or len(stride) != len(shape):
+        raise ValueError("a tensor has no numbers or an impossible shape")
+    steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    if 0 not in shape and any(
+        have != want and side != 1 for have, want, side in zip(stride, steps, shape, strict=True)
+    ):
+        raise ValueError("a tensor is not stored in one piece")
     if offset < 0 or offset + math.prod(shape) > storage.count:
-        raise CheckpointInvalid("a tensor reaches beyond its storage")
+        raise ValueError("a tensor reaches beyond its storage")
     return StoredTensor(shape, storage, int(offset))
 
 
@@ -224,7 +226,7 @@ def _scalar(dtype: _Dtype, data: bytes) -> float:
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise CheckpointInvalid(f"bytes are encoded as {encoding}")
+        raise ValueError(f"bytes are encoded as {encoding}")
     return text.encode(encoding)
 
 

@@ -40,13 +40,15 @@ def parsing(label: ByteArray, teeth: BoolArray) -> ByteArray:
 
 def teeth_mask(frame: ByteArray, label: ByteArray) -> BoolArray:
     """The bright, colourless pixels inside the mouth, bool [H, W]."""
-    inside, skin = label == MOUTH, label == SKIN
-    if not inside.any() or not skin.any():
+    skin = frame[label == SKIN]
+    teeth = label == MOUTH
+    if not teeth.any() or not len(skin):
         return np.zeros(label.shape, bool)
-    light = frame.max(-1).astype(np.float32)
-    colour = (light - frame.min(-1)) / np.maximum(light, 1)
-    bright = light > _TEETH_LIGHT * np.median(light[skin])
-    return np.asarray(inside & bright & (colour < _TEETH_COLOUR))
+    inside = frame[teeth].astype(np.float32)
+    light = inside.max(-1)
+    colour = (light - inside.min(-1)) / np.maximum(light, 1)
+    teeth[teeth] = (light > _TEETH_LIGHT * np.median(skin.max(-1))) & (colour < _TEETH_COLOUR)
+    return teeth
 
 
 def torso_picture(picture: ByteArray, label: ByteArray) -> ByteArray:

@@ -18,7 +18,7 @@ ByteArray = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
 
 _TO_YUV = np.array(
-    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]]
+    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32
 )
 
 
@@ -29,9 +29,11 @@ def encode_jpeg(image: ByteArray) -> bytes:
     assert isinstance(codec, av.VideoCodecContext)  # noqa: S101 - narrows the type
     codec.width, codec.height, codec.pix_fmt = width, height, "yuvj444p"
     codec.options = {"qmin": "1", "qmax": "1"}
-    yuv = image @ _TO_YUV.T + np.array([0, 128, 128])
-    planes = np.clip(np.round(yuv), 0, 255).astype(np.uint8).transpose(2, 0, 1)
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(planes), format="yuvj444p")
+    yuv = _TO_YUV @ image.reshape(-1, 3).T.astype(np.float32) + np.array(
+        [[0.5], [128.5], [128.5]], np.float32
+    )
+    planes = np.clip(yuv, 0, 255).astype(np.uint8).reshape(3, height, width)
+    frame = av.VideoFrame.from_ndarray(planes, format="yuvj444p")
     return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])
 
 
