@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from model_hosts.talking_gaussian.bundle import Camera
+from model_hosts.talking_gaussian.upstream.bundle import UpstreamBundle, UpstreamInfo, own_shapes
 from model_hosts.talking_gaussian.upstream.model import UpstreamModel, expected_shapes
 
 AUDIO_FEATURES = 5
+SIZE = 128
 PARTS = ("xyz", "sh", "size", "quat", "opacity")
 _STORAGES = {
     "float32": "FloatStorage",
@@ -141,3 +144,30 @@ def fused(model: UpstreamModel) -> tuple[Any, ...]:
 def single(model: UpstreamModel, branch: str) -> tuple[Any, ...]:
     """What a chkpnt_face or chkpnt_mouth file holds."""
     return capture(model, branch), network(model, branch), {"state": {}, "param_groups": []}, 20000
+
+
+def make_bundle(model: UpstreamModel) -> UpstreamBundle:
+    """A bundle of a model with random maps, for a picture of 128 pixels."""
+    rng = np.random.default_rng(3)
+    tensors = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in own_shapes().items()}
+    tensors["pose.mean"] = np.diag([1, -1, -1, 1]).astype(np.float32)
+    tensors["pose.mean"][2, 3] = 0.85
+    tensors["pose.std"] = np.array([0.03, 0.05, 0.03, 0.002, 0.002, 0.002], np.float32)
+    tensors["expression.mean"] = np.array([0.1, 0.5, 0.2, 0.0, 0.4, 0.3], np.float32)
+    info = UpstreamInfo(
+        name="original",
+        display_name="Original",
+        description="",
+        synthetic=True,
+        license="CC0-1.0",
+        attribution="nobody",
+        created="2026-01-01T00:00:00+00:00",
+        width=SIZE,
+        height=SIZE,
+        camera=Camera(300.0, SIZE / 2, SIZE / 2),
+        default_voice="voices/af_heart",
+        branches={name: {"count": model.count(name)} for name in ("face", "mouth")},
+        audio_features=model.audio_features,
+    )
+    plate = rng.integers(0, 255, (SIZE, SIZE, 3)).astype(np.uint8)
+    return UpstreamBundle(info, dict(model.tensors) | tensors, plate, np.zeros((256, 256, 3), np.uint8))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid, Camera
+from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid
 from model_hosts.talking_gaussian.driving.articulation import Phone
 from model_hosts.talking_gaussian.driving.driver import Driver
 from model_hosts.talking_gaussian.driving.units import UNIT_INDEX, UNIT_NAMES
@@ -21,7 +21,7 @@ from model_hosts.talking_gaussian.model.deformation import FrameInput, Segment, 
 from model_hosts.talking_gaussian.rendering.avatar import AvatarCache
 from model_hosts.talking_gaussian.rendering.rasteriser import CpuRasteriser
 from model_hosts.talking_gaussian.upstream.audio import audio_codes
-from model_hosts.talking_gaussian.upstream.bundle import UpstreamBundle, UpstreamInfo, own_shapes
+from model_hosts.talking_gaussian.upstream.bundle import UpstreamBundle
 from model_hosts.talking_gaussian.upstream.deformer import UpstreamDeformer
 from model_hosts.talking_gaussian.upstream.driving import arrange_units, fit_driving
 from model_hosts.talking_gaussian.upstream.features import triplane_features
@@ -31,8 +31,6 @@ from server.store.avatars import AvatarStore
 from tests.doubles import upstream
 from tests.doubles.avatar import make_avatar
 
-SIZE = 128
-
 
 @pytest.fixture(scope="module")
 def model() -> UpstreamModel:
@@ -41,33 +39,7 @@ def model() -> UpstreamModel:
 
 @pytest.fixture(scope="module")
 def avatar(model: UpstreamModel) -> UpstreamBundle:
-    return make_bundle(model)
-
-
-def make_bundle(model: UpstreamModel) -> UpstreamBundle:
-    rng = np.random.default_rng(3)
-    tensors = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in own_shapes().items()}
-    tensors["pose.mean"] = np.diag([1, -1, -1, 1]).astype(np.float32)
-    tensors["pose.mean"][2, 3] = 0.85
-    tensors["pose.std"] = np.array([0.03, 0.05, 0.03, 0.002, 0.002, 0.002], np.float32)
-    tensors["expression.mean"] = np.array([0.1, 0.5, 0.2, 0.0, 0.4, 0.3], np.float32)
-    info = UpstreamInfo(
-        name="original",
-        display_name="Original",
-        description="",
-        synthetic=True,
-        license="CC0-1.0",
-        attribution="nobody",
-        created="2026-01-01T00:00:00+00:00",
-        width=SIZE,
-        height=SIZE,
-        camera=Camera(300.0, SIZE / 2, SIZE / 2),
-        default_voice="voices/af_heart",
-        branches={name: {"count": model.count(name)} for name in ("face", "mouth")},
-        audio_features=model.audio_features,
-    )
-    plate = rng.integers(0, 255, (SIZE, SIZE, 3)).astype(np.uint8)
-    return UpstreamBundle(info, dict(model.tensors) | tensors, plate, np.zeros((256, 256, 3), np.uint8))
+    return upstream.make_bundle(model)
 
 
 def frame(lip: float = 0.0, expression: float = 0.0, turn: float = 0.0) -> FrameInput:

@@ -24,6 +24,7 @@ _REACH = 48
 """Rows by which neck and torso go on behind the head."""
 _OVERLAP = 4
 _DARKENING = 0.98
+_SOFTNESS = 1.4
 _TEETH_LIGHT = 0.75
 _TEETH_COLOUR = 0.35
 
@@ -77,7 +78,9 @@ def torso_picture(picture: ByteArray, label: ByteArray) -> ByteArray:
         colours[grown, column] = colours[source, column] * darker[:, None]
         alpha[grown, column] = True
     added = alpha & ~torso
-    soft = ndimage.gaussian_filter(colours, (1.4, 1.4, 0))
-    colours[added] = soft[added]
     colours[~alpha] = 0
+    # Streaks are softened among themselves; what lies beside them stays out.
+    weight = np.maximum(ndimage.gaussian_filter(alpha.astype(np.float32), _SOFTNESS), 1e-3)[..., None]
+    soft = ndimage.gaussian_filter(colours, (_SOFTNESS, _SOFTNESS, 0)) / weight
+    colours[added] = soft[added]
     return np.dstack([np.round(colours), alpha * 255.0]).astype(np.uint8)
