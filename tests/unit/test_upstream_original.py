@@ -5,7 +5,6 @@ Reads the test data of VISEME_TEST_DATA: the clip, its preprocessed form, checkp
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-
-import av
 
 from model_hosts.talking_gaussian.images import decode_png
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet
@@ -31,6 +28,7 @@ from model_hosts.talking_gaussian.upstream.importing import Card, import_avatar
 from model_hosts.talking_gaussian.upstream.layout import UpstreamData, read_layout
 from model_hosts.talking_gaussian.upstream.model import ACTION_UNITS, read_model
 from model_hosts.talking_gaussian.upstream.render import render_frames
+from tests.doubles.webp import stored_frame
 
 pytestmark = pytest.mark.torch
 
@@ -125,7 +123,7 @@ def test_frames_are_those_of_the_original(
     numbers = range(5, len(layout.views), 5)
     heads, whole = [], []
     for number, image in zip(numbers, render_frames(bundle, layout, numbers), strict=True):
-        truth = original_frame(FIRST + number)
+        truth = stored_frame(DATA / "upstream" / "renders_q95.npz", FIRST + number)
         label = preprocessed["lab"][number]
         heads.append(psnr(image, truth, (label >= 1) & (label <= 3)))
         whole.append(psnr(image, truth, np.ones(label.shape, bool)))
@@ -137,27 +135,3 @@ def test_frames_are_those_of_the_original(
 def psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
     error = np.square(image.astype(np.float64) - truth)[mask].mean()
     return float(10 * np.log10(255**2 / error))
-
-
-def original_frame(number: int) -> np.ndarray:
-    """A render of the original, float64 [512, 512, 3] RGB, from limited-range 4:2:0 without rounding."""
-    with np.load(DATA / "upstream" / "renders_q95.npz", allow_pickle=False) as archive:
-        place = archive["ids"].tolist().index(number)
-        data = archive["data"][archive["off"][place] : archive["off"][place + 1]].tobytes()
-    with av.open(io.BytesIO(data), format="webp_pipe") as container:
-        picture = next(container.decode(video=0))
-        planes = picture.to_ndarray(format="yuv420p").astype(np.float64)
-    height, width = picture.height, picture.width
-    chroma = planes[height:].reshape(2, height // 2, width // 2)
-    luma = (planes[:height] - 16) * 255 / 219
-    blue, red = ((enlarge(enlarge(plane).T).T - 128) * 255 / 224 for plane in chroma)
-    rgb = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], -1)
-    return np.clip(rgb, 0, 255)
-
-
-def enlarge(plane: np.ndarray) -> np.ndarray:
-    """Twice as many rows, each three quarters of the nearer old row and a quarter of the other."""
-    padded = np.pad(plane, ((1, 1), (0, 0)), "edge")
-    near = padded[1:-1] * 0.75
-    rows = np.stack([near + padded[:-2] * 0.25, near + padded[2:] * 0.25], 1)
-    return rows.reshape(-1, plane.shape[1])
