@@ -23,8 +23,8 @@ def stored_frame(archive: Path, number: int) -> np.ndarray:
 
 def decode(data: bytes) -> np.ndarray:
     """float64 [height, width, 3] RGB of limited-range 4:2:0, chroma enlarged as libwebp does, not rounded."""
-    with av.open(io.BytesIO(data), format="webp_pipe") as container:
-        picture = next(container.decode(video=0))
+    with av.open(io.BytesIO(data), "r", format="webp_pipe") as container:
+        picture = next(iter(container.decode(video=0)))
         planes = picture.to_ndarray(format="yuv420p").astype(np.float64)
     height, width = picture.height, picture.width
     chroma = planes[height:].reshape(2, height // 2, width // 2)

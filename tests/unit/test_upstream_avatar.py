@@ -83,7 +83,7 @@ def test_features_outside_the_cube_are_zero_plane_by_plane(model: UpstreamModel)
 
 
 def test_codes_depend_on_four_frames_before_and_three_after(avatar: UpstreamBundle) -> None:
-    network = avatar.network("face")
+    network = avatar.group("face.net.")
     windows = np.random.default_rng(0).normal(size=(30, 16, upstream.AUDIO_FEATURES)).astype(np.float32)
     changed = windows.copy()
     changed[15] += 1
@@ -93,7 +93,7 @@ def test_codes_depend_on_four_frames_before_and_three_after(avatar: UpstreamBund
 
 def test_windows_of_another_kind_are_refused(avatar: UpstreamBundle) -> None:
     with pytest.raises(ValueError, match=r"must be \[frames, 16, 5\]"):
-        audio_codes(avatar.network("face"), np.zeros((3, 16, 29), np.float32))
+        audio_codes(avatar.group("face.net."), np.zeros((3, 16, 29), np.float32))
 
 
 # Layers.

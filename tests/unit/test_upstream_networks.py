@@ -105,16 +105,16 @@ def perceptron(network: dict[str, Tensor], name: str, x: Tensor, layers: int = 2
 def test_audio_codes_are_those_of_torch(avatar: UpstreamBundle) -> None:
     windows = np.random.default_rng(1).normal(size=(12, 16, upstream.AUDIO_FEATURES)).astype(np.float32)
     for branch in ("face", "mouth"):
-        expected = torch_codes(tensors(avatar.network(branch)), torch.from_numpy(windows))
-        found = audio_codes(avatar.network(branch), windows)
+        expected = torch_codes(tensors(avatar.group(f"{branch}.net.")), torch.from_numpy(windows))
+        found = audio_codes(avatar.group(f"{branch}.net."), windows)
         np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
 
 
 @pytest.mark.parametrize("branch", ["face", "mouth"])
 def test_triplane_features_are_those_of_grid_sample(avatar: UpstreamBundle, branch: str) -> None:
     xyz = np.random.default_rng(2).uniform(-0.149, 0.149, (500, 3)).astype(np.float32)
-    expected = torch_features(branch, tensors(avatar.network(branch)), torch.from_numpy(xyz))
-    found = triplane_features(branch, avatar.network(branch), xyz)
+    expected = torch_features(branch, tensors(avatar.group(f"{branch}.net.")), torch.from_numpy(xyz))
+    found = triplane_features(branch, avatar.group(f"{branch}.net."), xyz)
     np.testing.assert_allclose(found, expected.numpy(), atol=6e-6)
 
 
@@ -134,7 +134,7 @@ def test_the_deformed_gaussians_are_those_of_torch(avatar: UpstreamBundle) -> No
 
 
 def torch_face(avatar: UpstreamBundle, code: Tensor, units: Tensor, view: np.ndarray) -> Tensor:
-    own, net = tensors(avatar.group("face.")), tensors(avatar.network("face"))
+    own, net = tensors(avatar.group("face.")), tensors(avatar.group("face.net."))
     e = torch_features("face", net, own["xyz"])
     audio = code * perceptron(net, "aud_ch_att_net", e)
     expression = torch.cat([perceptron(net, "exp_encode_net", units[:5]), units[5:].clamp(0, 2)])
@@ -154,7 +154,7 @@ def torch_face(avatar: UpstreamBundle, code: Tensor, units: Tensor, view: np.nda
 
 
 def torch_mouth(avatar: UpstreamBundle, code: Tensor, view: np.ndarray) -> Tensor:
-    own, net = tensors(avatar.group("mouth.")), tensors(avatar.network("mouth"))
+    own, net = tensors(avatar.group("mouth.")), tensors(avatar.group("mouth.net."))
     e = torch_features("mouth", net, own["xyz"])
     out = perceptron(net, "sigma_net", torch.cat([e, code.expand(len(e), -1)], 1), 3)
     xyz = own["xyz"] + out * 0.01 / torch.tensor([5.0, 1.0, 5.0])

@@ -10,18 +10,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from model_hosts.talking_gaussian.avatar_info import BundleInvalid
 from model_hosts.talking_gaussian.images import encode_png
 from model_hosts.talking_gaussian.preprocess.dataset import load_studio
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.upstream.bundle import UpstreamBundle
-from model_hosts.talking_gaussian.upstream.checkpoint import CheckpointInvalid
-from model_hosts.talking_gaussian.upstream.driving import arrange_units
+from model_hosts.talking_gaussian.upstream.driving import read_units
 from model_hosts.talking_gaussian.upstream.export import Extras, audio_windows, export_layout
 from model_hosts.talking_gaussian.upstream.importing import Card, import_avatar
 from model_hosts.talking_gaussian.upstream.layout import read_layout
 from model_hosts.talking_gaussian.upstream.model import read_model
 from model_hosts.talking_gaussian.upstream.render import render_frames
+from model_hosts.talking_gaussian.upstream.speech import (
+    heard_units,
+    load_encoder,
+    read_speech,
+    speech_features,
+)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -31,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (BundleInvalid, CheckpointInvalid, DatasetInvalid, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # BundleInvalid, CheckpointInvalid and DatasetInvalid are such
         _say(f"error: {error}")
         return 1
     return 0
@@ -41,13 +45,10 @@ def _import(options: argparse.Namespace) -> None:
     model = read_model(options.checkpoints)
     data = read_layout(options.data, model.audio_features, options.audio)
     if options.units:
-        units = _read_units(options.units, len(data.views))
+        units = read_units(options.units, len(data.views))
     elif options.encoder:
-        # Here only: CTranslate2 is not everywhere.
-        from model_hosts.talking_gaussian.upstream import speech  # noqa: PLC0415
-
         wav = options.wav or options.data / "aud.wav"
-        units = speech.heard_units(speech.read_speech(wav), options.encoder, len(data.views))
+        units = heard_units(read_speech(wav), load_encoder(options.encoder), len(data.views))
     else:
         raise ValueError("give --encoder (and the speech) or --units: they tie the mouth to what is spoken")
     card = Card(
@@ -82,12 +83,10 @@ def _export(options: argparse.Namespace) -> None:
     if options.features:
         audio = _read_array(options.features)
     else:
-        from model_hosts.talking_gaussian.upstream import speech  # noqa: PLC0415 - see _import
-
         if not options.encoder:
             raise ValueError("give --encoder, or --features with audio features of your own")
-        samples = speech.read_speech(options.wav or options.recording / "audio.wav")
-        steps = speech.speech_features(samples, options.encoder, data.count)
+        samples = read_speech(options.wav or options.recording / "audio.wav")
+        steps = speech_features(samples, load_encoder(options.encoder), data.count)
         audio = audio_windows(steps, data.count)
     export_layout(data, Extras(audio, landmarks), options.out)
     _say(f"{options.out}: {len(data.training)} frames to train on, {len(data.held_out)} held out")
@@ -102,17 +101,6 @@ def _read_array(path: Path) -> FloatArray:
                 raise DatasetInvalid(f"{path.name} lacks landmarks")
             return np.asarray(loaded["landmarks"], np.float32)
     return np.asarray(loaded, np.float32)
-
-
-def _read_units(path: Path, count: int) -> FloatArray:
-    """Face units of a file with `units` [T, K] and `unit_names`, such as a recording's truth.npz."""
-    with np.load(path, allow_pickle=False) as archive:
-        if not {"units", "unit_names"} <= set(archive.files):
-            raise DatasetInvalid(f"{path.name} lacks units or unit_names")
-        units, names = archive["units"], [str(name) for name in archive["unit_names"]]
-    if units.shape != (count, len(names)):
-        raise DatasetInvalid(f"units are {units.shape}, but must be ({count}, {len(names)})")
-    return arrange_units(units, names)
 
 
 def _frames(text: str) -> range:

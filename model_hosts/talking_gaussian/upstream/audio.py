@@ -7,11 +7,26 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from model_hosts.talking_gaussian.upstream.model import CODE, NEIGHBOURS, WINDOW
+from model_hosts.talking_gaussian.upstream.model import BRANCHES, CODE, NEIGHBOURS, WINDOW
 
 FloatArray = npt.NDArray[np.float32]
 
 _SLOPE = np.float32(0.02)
+
+
+def recorded_codes(tensors: Mapping[str, FloatArray], windows: FloatArray) -> FloatArray:
+    """Codes of the face and then of the mouth for every frame of a recording, float32 [T, 64].
+
+    Args:
+        tensors: Of a model, by name.
+        windows: See `audio_codes`.
+    """
+    codes = []
+    for branch in BRANCHES:
+        prefix = f"{branch}.net."
+        network = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+        codes.append(audio_codes(network, windows))
+    return np.concatenate(codes, 1)
 
 
 def audio_codes(network: Mapping[str, FloatArray], windows: FloatArray) -> FloatArray:

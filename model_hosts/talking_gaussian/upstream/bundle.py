@@ -161,10 +161,6 @@ class UpstreamBundle:
         """The tensors whose name starts with `prefix`, keyed by the rest of their name."""
         return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
 
-    def network(self, branch: str) -> Tensors:
-        """The original's layers of a branch, by their original names."""
-        return self.group(f"{branch}.net.")
-
     def check(self) -> None:
         """Checks everything.
 

@@ -8,10 +8,13 @@ any units. This is the one thing in an imported avatar that is fitted, and not t
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
 from model_hosts.talking_gaussian.driving.units import UNIT_NAMES
+from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.preprocess.units import MOUTH_PREFIXES
 from model_hosts.talking_gaussian.upstream.model import ACTION_UNITS
 
@@ -45,6 +48,22 @@ def arrange_units(units: npt.NDArray[np.floating], names: list[str]) -> FloatArr
         if name in names:
             out[:, column] = units[:, names.index(name)]
     return out
+
+
+def read_units(path: Path, count: int) -> FloatArray:
+    """Face units [count, 52] of an .npz with `units` and `unit_names`, such as a recording's truth.npz.
+
+    Raises:
+        DatasetInvalid: The file is damaged, or is of another number of frames.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            units, names = archive["units"], [str(name) for name in archive["unit_names"]]
+    except (OSError, KeyError, ValueError) as error:
+        raise DatasetInvalid(f"{path.name} cannot be used ({error})") from error
+    if units.shape != (count, len(names)) or not np.isfinite(units).all():
+        raise DatasetInvalid(f"units are {units.shape}, but must be ({count}, {len(names)})")
+    return arrange_units(units, names)
 
 
 def fit_driving(

@@ -13,7 +13,7 @@ from model_hosts.talking_gaussian.driving.units import UNIT_NAMES
 from model_hosts.talking_gaussian.model.deformation import FrameInput
 from model_hosts.talking_gaussian.preprocess.poses import pose_statistics
 from model_hosts.talking_gaussian.rendering.rasteriser import CpuRasteriser
-from model_hosts.talking_gaussian.upstream.audio import audio_codes
+from model_hosts.talking_gaussian.upstream.audio import recorded_codes
 from model_hosts.talking_gaussian.upstream.bundle import UpstreamBundle, UpstreamInfo
 from model_hosts.talking_gaussian.upstream.deformer import UpstreamDeformer
 from model_hosts.talking_gaussian.upstream.driving import fit_driving
@@ -50,7 +50,7 @@ def import_avatar(model: UpstreamModel, data: UpstreamData, units: FloatArray, c
         BundleInvalid: The result would be no valid bundle.
         DatasetInvalid: A picture of the recording is missing.
     """
-    codes = recorded_codes(model, data)
+    codes = recorded_codes(model.tensors, data.windows)
     training = data.training
     statistics = pose_statistics(data.views[training])
     height, width = data.plate.shape[:2]
@@ -89,24 +89,6 @@ def import_avatar(model: UpstreamModel, data: UpstreamData, units: FloatArray, c
     bundle = UpstreamBundle(info, tensors, bundle.background, _thumbnail(bundle))
     bundle.check()
     return bundle
-
-
-def recorded_codes(model: UpstreamModel, data: UpstreamData) -> FloatArray:
-    """Audio codes of face and mouth for every frame of the recording, [T, 64]."""
-    return np.concatenate(
-        [
-            audio_codes(
-                {
-                    name.removeprefix(f"{branch}.net."): value
-                    for name, value in model.tensors.items()
-                    if name.startswith(f"{branch}.net.audio_")
-                },
-                data.windows,
-            )
-            for branch in BRANCHES
-        ],
-        1,
-    )
 
 
 def _thumbnail(bundle: UpstreamBundle) -> ByteArray:

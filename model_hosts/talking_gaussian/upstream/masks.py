@@ -42,7 +42,7 @@ def parsing(label: ByteArray, teeth: BoolArray) -> ByteArray:
 def teeth_mask(frame: ByteArray, label: ByteArray) -> BoolArray:
     """The bright, colourless pixels inside the mouth, bool [H, W]."""
     skin = frame[label == SKIN]
-    teeth = label == MOUTH
+    teeth: BoolArray = label == MOUTH
     if not teeth.any() or not len(skin):
         return np.zeros(label.shape, bool)
     inside = frame[teeth].astype(np.float32)

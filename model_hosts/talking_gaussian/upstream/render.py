@@ -9,11 +9,10 @@ import numpy.typing as npt
 
 from model_hosts.talking_gaussian.rendering.avatar import MakeRasteriser
 from model_hosts.talking_gaussian.rendering.rasteriser import CpuRasteriser
-from model_hosts.talking_gaussian.upstream.audio import audio_codes
+from model_hosts.talking_gaussian.upstream.audio import recorded_codes
 from model_hosts.talking_gaussian.upstream.bundle import UpstreamBundle
 from model_hosts.talking_gaussian.upstream.deformer import UpstreamDeformer
 from model_hosts.talking_gaussian.upstream.layout import UpstreamData
-from model_hosts.talking_gaussian.upstream.model import BRANCHES
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -41,7 +40,7 @@ def render_frames(
         DatasetInvalid: A torso picture is missing.
         ValueError: The audio features are not those the model was trained on.
     """
-    codes = np.concatenate([audio_codes(bundle.network(name), data.windows) for name in BRANCHES], 1)
+    codes = recorded_codes(bundle.tensors, data.windows)
     deformer = UpstreamDeformer(bundle)
     workspace = deformer.workspace()
     rasteriser = make_rasteriser(bundle.info.camera, bundle.background)

@@ -1,7 +1,4 @@
-"""What our own listener hears in a recording: features for the export, face units for the import.
-
-Needs CTranslate2 and the encoder of Whisper base, as the host has them.
-"""
+"""What our own listener hears in a recording: features for the export, face units for the import."""
 
 from __future__ import annotations
 
@@ -49,15 +46,29 @@ def read_speech(path: Path) -> npt.NDArray[np.int16]:
     return np.concatenate(pieces).astype(np.int16)
 
 
-def heard_units(samples: npt.NDArray[np.int16], encoder: Path, count: int) -> FloatArray:
+def load_encoder(directory: Path) -> WhisperEncoder:
+    """The encoder in the directory of the asset whisper-base.
+
+    Raises:
+        DatasetInvalid: CTranslate2 is missing, or the directory holds no encoder.
+    """
+    try:
+        return WhisperEncoder(directory, 1)
+    except ImportError as error:
+        raise DatasetInvalid("listening needs CTranslate2: pip install ctranslate2") from error
+    except RuntimeError as error:
+        raise DatasetInvalid(f"{directory.name} holds no Whisper encoder ({error})") from error
+
+
+def heard_units(samples: npt.NDArray[np.int16], encoder: WhisperEncoder, count: int) -> FloatArray:
     """Face units [count, 52] as the driver gives them for this speech: what an avatar will be asked for.
 
     Args:
         samples: 16 kHz.
-        encoder: Directory of the asset whisper-base.
+        encoder: Whisper base.
         count: Video frames.
     """
-    listener = AudioListener(WhisperEncoder(encoder, 1), LipNetwork.load(), SAMPLE_RATE)
+    listener = AudioListener(encoder, LipNetwork.load(), SAMPLE_RATE)
     animator = FaceAnimator(0, SAMPLE_RATE, listener)
     pieces = [animator.push(Utterance(samples, None, True, False)), animator.finish()]
     units = FaceTrack.concatenate(pieces).units
@@ -65,19 +76,19 @@ def heard_units(samples: npt.NDArray[np.int16], encoder: Path, count: int) -> Fl
     return np.asarray(units[np.minimum(np.arange(count), len(units) - 1)], np.float32)
 
 
-def speech_features(samples: npt.NDArray[np.int16], encoder: Path, count: int) -> FloatArray:
+def speech_features(samples: npt.NDArray[np.int16], encoder: WhisperEncoder, count: int) -> FloatArray:
     """The 29 strongest principal components of Whisper's features, each of unit deviation.
 
     Args:
         samples: 16 kHz.
-        encoder: Directory of the asset whisper-base.
+        encoder: Whisper base.
         count: Video frames.
 
     Returns:
         float32 [2 * count, 29], 50 a second, for `export.audio_windows`.
     """
     steps = count * FEATURE_RATE // 25
-    stream = FeatureStream(WhisperEncoder(encoder, 1), SAMPLE_RATE)
+    stream = FeatureStream(encoder, SAMPLE_RATE)
     stream.push(samples)
     features = stream.features(0, steps).astype(np.float64)
     features -= features.mean(0)
