@@ -6,8 +6,6 @@ The format is documented in docs/bundle.md. Nothing in it can run code: there ar
 
 from __future__ import annotations
 
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from model_hosts.talking_gaussian.avatar_info import (
     BundleInvalid,
     Camera,
 )
+from model_hosts.talking_gaussian.bundle_files import read_files, write_files
 from model_hosts.talking_gaussian.images import RgbImage, decode_png, encode_png
 
 __all__ = [
@@ -56,13 +55,6 @@ FLOAT32 = frozenset(
 """Tensors stored as float32; the others are float16, except `idle.*`, which may be either."""
 FREE_PREFIXES = ("audio.", "idle.")
 """Groups whose tensors are described by their owners, not here."""
-
-_FILE_LIMITS = {
-    "avatar.json": 1 << 20,
-    "model.safetensors": 256 << 20,
-    "background.png": 32 << 20,
-    "thumbnail.png": 1 << 20,
-}
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -152,26 +144,34 @@ class Bundle:
             BundleInvalid: It is not there, or is not a valid bundle.
         """
         try:
-            files = _read_zip(path) if path.is_file() else _read_directory(path)
-            info = AvatarInfo.from_json(files["avatar.json"].decode("utf-8", "replace"))
-            try:
-                stored = safetensors.numpy.load(files["model.safetensors"])
-            except (safetensors.SafetensorError, KeyError, ValueError) as error:
-                raise BundleInvalid(f"model.safetensors is damaged ({error})") from error
-            images = []
-            for name in ("background.png", "thumbnail.png"):
-                try:
-                    images.append(decode_png(files[name]))
-                except ValueError as error:
-                    raise BundleInvalid(f"{name}: {error}") from error
-            tensors = {
-                name: np.ascontiguousarray(value, np.float32) if value.dtype.kind == "f" else value
-                for name, value in stored.items()
-            }
-            bundle = cls(info, tensors, images[0], images[1])
-            bundle.check()
+            return cls.from_files(read_files(path))
         except BundleInvalid as error:
             raise BundleInvalid(f"{path.name} is not a usable avatar: {error}") from error
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Bundle:
+        """Like `read`, from the bytes of the four files.
+
+        Raises:
+            BundleInvalid: They are no valid bundle.
+        """
+        info = AvatarInfo.from_json(files["avatar.json"].decode("utf-8", "replace"))
+        try:
+            stored = safetensors.numpy.load(files["model.safetensors"])
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise BundleInvalid(f"model.safetensors is damaged ({error})") from error
+        images = []
+        for name in ("background.png", "thumbnail.png"):
+            try:
+                images.append(decode_png(files[name]))
+            except ValueError as error:
+                raise BundleInvalid(f"{name}: {error}") from error
+        tensors = {
+            name: np.ascontiguousarray(value, np.float32) if value.dtype.kind == "f" else value
+            for name, value in stored.items()
+        }
+        bundle = cls(info, tensors, images[0], images[1])
+        bundle.check()
         return bundle
 
     def write(self, path: Path) -> None:
@@ -190,22 +190,7 @@ class Bundle:
             "background.png": encode_png(self.background),
             "thumbnail.png": encode_png(self.thumbnail),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-            fresh = Path(scratch) / "new"
-            if path.suffix == ".zip":
-                with zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as archive:
-                    for name, data in files.items():
-                        # A fixed date makes equal bundles equal files.
-                        archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-                fresh.replace(path)
-                return
-            fresh.mkdir()
-            for name, data in files.items():
-                (fresh / name).write_bytes(data)
-            if path.exists():
-                path.rename(Path(scratch) / "old")
-            fresh.rename(path)
+        write_files(path, files)
 
 
 def expected_shapes(info: AvatarInfo) -> dict[str, tuple[int | None, ...]]:
@@ -261,39 +246,6 @@ def _stored(name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
     kept = name in FLOAT32 or (name.startswith("idle.") and value.dtype == np.float32)
     with np.errstate(over="ignore"):  # what overflows float16 is found by check()
         return np.ascontiguousarray(value, np.float32 if kept else np.float16)
-
-
-def _read_directory(path: Path) -> dict[str, bytes]:
-    if not path.is_dir():
-        raise BundleInvalid("there is no such directory or .zip file")
-    files = {}
-    for name, limit in _FILE_LIMITS.items():
-        file = path / name
-        try:
-            if file.stat().st_size > limit:
-                raise BundleInvalid(f"{name} is larger than {limit >> 20} MiB")
-            files[name] = file.read_bytes()
-        except OSError as error:
-            raise BundleInvalid(f"{name} cannot be read ({error.strerror})") from error
-    return files
-
-
-def _read_zip(path: Path) -> dict[str, bytes]:
-    files = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name, limit in _FILE_LIMITS.items():
-                try:
-                    with archive.open(name) as member:
-                        data = member.read(limit + 1)
-                except KeyError:
-                    raise BundleInvalid(f"{name} is missing") from None
-                if len(data) > limit:
-                    raise BundleInvalid(f"{name} is larger than {limit >> 20} MiB")
-                files[name] = data
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise BundleInvalid(f"the .zip cannot be read ({error})") from error
-    return files
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -11,9 +11,9 @@ import zipfile
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from server.errors import BundleInvalid
 from server.store.paths import quoted
@@ -41,7 +41,7 @@ class AvatarInfo(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     format: Literal["viseme-avatar"]
-    version: Literal[1]
+    version: Literal[1, 2]
     name: str = Field(min_length=1, max_length=63)
     display_name: str = Field(min_length=1, max_length=200)
     description: str = Field(max_length=2000)
@@ -61,12 +61,13 @@ class AvatarInfo(BaseModel):
     def _with_zone(cls, created: datetime) -> datetime:
         return created if created.tzinfo else created.replace(tzinfo=UTC)
 
-    @field_validator("branches")
-    @classmethod
-    def _three_branches(cls, branches: dict[str, Branch]) -> dict[str, Branch]:
-        if branches.keys() != {"face", "mouth", "torso"}:
-            raise ValueError("the branches must be face, mouth and torso")
-        return branches
+    @model_validator(mode="after")
+    def _known_branches(self) -> Self:
+        # Version 2 holds a network of the original TalkingGaussian, which has no torso.
+        expected = ("face", "mouth", "torso") if self.version == 1 else ("face", "mouth")
+        if self.branches.keys() != set(expected):
+            raise ValueError(f"the branches must be {', '.join(expected[:-1])} and {expected[-1]}")
+        return self
 
     @property
     def gaussian_count(self) -> int:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from model_hosts.talking_gaussian.bundle import Bundle
 from model_hosts.talking_gaussian.driving.animator import FaceAnimator, FaceTrack, Listener, Utterance
 from model_hosts.talking_gaussian.driving.articulation import RESTING, Phone, mouth_units
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.state import TORSO_TRACK_SIZE, FrameState
+
+if TYPE_CHECKING:
+    # Types only: driving needs numpy and nothing else.
+    from model_hosts.talking_gaussian.kinds import AnyBundle
 
 Doubles = npt.NDArray[np.float64]
 
@@ -32,7 +36,9 @@ class Driver:
     shown from second `k / 25` on.
     """
 
-    def __init__(self, bundle: Bundle, seed: int, sample_rate: int, listener: Listener | None = None) -> None:
+    def __init__(
+        self, bundle: AnyBundle, seed: int, sample_rate: int, listener: Listener | None = None
+    ) -> None:
         """Starts a stream.
 
         Args:

@@ -7,10 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid, Camera
+from model_hosts.talking_gaussian.bundle import BundleInvalid, Camera
 from model_hosts.talking_gaussian.images import RgbImage
-from model_hosts.talking_gaussian.model.deformation import Deformer, Workspace
+from model_hosts.talking_gaussian.kinds import AnyBundle, deformer_of, read_bundle
 from model_hosts.talking_gaussian.rendering.rasteriser import Rasteriser
 
 MakeRasteriser = Callable[[Camera, RgbImage], Rasteriser]
@@ -23,7 +24,7 @@ _Stamp = tuple[tuple[int, int], ...]
 class Desk:
     """What one thread needs to draw frames of an avatar."""
 
-    workspace: Workspace
+    workspace: Any
     rasteriser: Rasteriser
 
 
@@ -35,9 +36,9 @@ class Avatar:
         make_rasteriser: Makes the rasteriser of a desk.
     """
 
-    def __init__(self, bundle: Bundle, make_rasteriser: MakeRasteriser) -> None:
+    def __init__(self, bundle: AnyBundle, make_rasteriser: MakeRasteriser) -> None:
         self.bundle = bundle
-        self.deformer = Deformer(bundle)
+        self.deformer = deformer_of(bundle)
         self._make_rasteriser = make_rasteriser
         self._free: list[Desk] = []
 
@@ -87,7 +88,7 @@ class AvatarCache:
                 if found is not None and found[0] == stamp:
                     self._avatars.move_to_end(path)
                     return found[1]
-            avatar = Avatar(Bundle.read(path), self._make_rasteriser)
+            avatar = Avatar(read_bundle(path), self._make_rasteriser)
             with self._lock:
                 self._avatars[path] = stamp, avatar
                 self._avatars.move_to_end(path)
