@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid, Camera
+from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.images import RgbImage
 from model_hosts.talking_gaussian.model.deformation import Deformer, Workspace
 from model_hosts.talking_gaussian.rendering.rasteriser import Rasteriser
@@ -33,10 +34,14 @@ class Avatar:
     Args:
         bundle: The avatar.
         make_rasteriser: Makes the rasteriser of a desk.
+
+    Raises:
+        BundleInvalid: The lips of the bundle cannot be used.
     """
 
     def __init__(self, bundle: Bundle, make_rasteriser: MakeRasteriser) -> None:
         self.bundle = bundle
+        self.lips = PersonalLips.of(bundle)
         self.deformer = Deformer(bundle)
         self._make_rasteriser = make_rasteriser
         self._free: list[Desk] = []
