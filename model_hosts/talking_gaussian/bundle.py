@@ -52,7 +52,7 @@ FLOAT32 = frozenset(
     {"pose.mean", "pose.std", "track.std", "lip.closed", "lip.std", "units.mean"}
     | {f"{branch}.xyz" for branch in BRANCHES}
 )
-"""Tensors stored as float32; the others are float16, except `idle.*`, which may be either."""
+"""Tensors stored as float32; the others are float16, except `audio.*` and `idle.*`, which may be either."""
 FREE_PREFIXES = ("audio.", "idle.")
 """Groups whose tensors are described by their owners, not here."""
 
@@ -243,7 +243,7 @@ def expected_shapes(info: AvatarInfo) -> dict[str, tuple[int | None, ...]]:
 def _stored(name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if value.dtype.kind != "f":
         return np.ascontiguousarray(value)
-    kept = name in FLOAT32 or (name.startswith("idle.") and value.dtype == np.float32)
+    kept = name in FLOAT32 or (name.startswith(FREE_PREFIXES) and value.dtype == np.float32)
     with np.errstate(over="ignore"):  # what overflows float16 is found by check()
         return np.ascontiguousarray(value, np.float32 if kept else np.float16)
 

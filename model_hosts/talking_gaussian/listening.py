@@ -7,6 +7,7 @@ import threading
 from model_hosts.sdk import Arguments
 from model_hosts.talking_gaussian.driving.animator import Listener
 from model_hosts.talking_gaussian.driving.audio_to_lips import AudioListener, LipNetwork
+from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.driving.whisper_features import WhisperEncoder
 
 AUDIO_ENCODER = "whisper-base"
@@ -29,8 +30,12 @@ class Listening:
         """Whether the encoder's files are there."""
         return AUDIO_ENCODER in self._arguments.assets
 
-    def listener(self, sample_rate: int) -> Listener:
+    def listener(self, sample_rate: int, personal: PersonalLips | None) -> Listener:
         """A listener for one stream of speech.
+
+        Args:
+            sample_rate: Samples a second.
+            personal: Lips of the person who is to follow, where they are known.
 
         Raises:
             HostError: ASSET_MISSING, when the encoder is not installed.
@@ -39,4 +44,4 @@ class Listening:
         with self._lock:
             if self._models is None:
                 self._models = WhisperEncoder(directory, self._arguments.threads), LipNetwork.load()
-        return AudioListener(*self._models, sample_rate)
+        return AudioListener(*self._models, sample_rate, personal)

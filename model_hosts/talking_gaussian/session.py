@@ -119,7 +119,7 @@ class RenderSession:
         """The driver of the stream. Silence alone does not need a listener, but speech may follow it."""
         rate = self._config.sample_rate
         self._listens = listens and (needed or self._listening.installed)
-        listener = self._listening.listener(rate) if self._listens else None
+        listener = self._listening.listener(rate, self._avatar.lips) if self._listens else None
         return Driver(self._avatar.bundle, self._config.seed, rate, listener)
 
     def _frames(self, drain: bool) -> Iterator[host_pb2.RenderResponse]:

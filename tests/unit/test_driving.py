@@ -240,6 +240,8 @@ def test_speech_without_phonemes_needs_a_listener() -> None:
 class Wide:
     """A listener that always hears an open mouth."""
 
+    lip_size = 0
+
     def push(self, samples: npt.NDArray[np.int16]) -> None:
         pass
 
@@ -247,6 +249,9 @@ class Wide:
         mouth = np.zeros((count, len(CHANNELS)))
         mouth[:, CHANNELS.index("jaw")] = 0.5
         return mouth
+
+    def lips(self, first: int, count: int) -> npt.NDArray[np.float64]:
+        return np.zeros((count, 0))
 
     def forget(self, frame: int) -> None:
         pass

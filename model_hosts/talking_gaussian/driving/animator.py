@@ -44,6 +44,7 @@ _ACCENT_WINDOW = 0.30
 _PEAK_AFTER_ONSET = 0.06
 _CROSSFADE = 0.08
 _HUSH_BEFORE, _HUSH_AFTER = 2, 16
+_PAUSE_BEFORE, _PAUSE_AFTER = 10, 30
 _HUSH_LEVEL = 0.035
 _HUSH_SMOOTHING = np.hanning(25)[1:-1] / np.hanning(25).sum()
 
@@ -59,6 +60,10 @@ class FaceTrack:
         gaze: `[T, 2]` eyes against the head in degrees: yaw > 0 to the viewer's right, pitch > 0 up.
         breath: `[T]` -1 (out) to 1 (in).
         channels: `[T, 10]` articulation channels, in the order of CHANNELS.
+        heard: `[T]` how much the mouth follows the audio, 0 to 1, instead of the phonemes.
+        lips: `[T, L]` lip code heard in the audio, zeros where heard is 0; L is 0 without a listener that
+            knows the person.
+        sounding: `[T]` 0 where such lips are closed because nothing is heard, up to 1.
     """
 
     units: Floats
@@ -66,17 +71,21 @@ class FaceTrack:
     gaze: Floats
     breath: Floats
     channels: Floats
+    heard: Floats
+    lips: Floats
+    sounding: Floats
 
     def __len__(self) -> int:
         return len(self.units)
 
     @classmethod
-    def empty(cls) -> FaceTrack:
-        """No frames."""
-        units, pose, gaze, mouth = (
-            np.zeros((0, width), np.float32) for width in (len(UNIT_NAMES), 3, 2, len(CHANNELS))
+    def empty(cls, lip_size: int = 0) -> FaceTrack:
+        """No frames, with lip codes of this length."""
+        units, pose, gaze, mouth, lips = (
+            np.zeros((0, width), np.float32) for width in (len(UNIT_NAMES), 3, 2, len(CHANNELS), lip_size)
         )
-        return cls(units, pose, gaze, np.zeros(0, np.float32), mouth)
+        breath, heard, sounding = np.zeros((3, 0), np.float32)
+        return cls(units, pose, gaze, breath, mouth, heard, lips, sounding)
 
     @classmethod
     def concatenate(cls, parts: Sequence[FaceTrack]) -> FaceTrack:
@@ -105,6 +114,10 @@ class Utterance:
 class Listener(Protocol):
     """Hears the mouth in the audio alone (see audio_to_lips)."""
 
+    @property
+    def lip_size(self) -> int:
+        """Length of the person's lip code, 0 when the listener does not know the person."""
+
     def push(self, samples: npt.NDArray[np.int16]) -> None:
         """Hears more of the stream."""
 
@@ -113,6 +126,9 @@ class Listener(Protocol):
 
         The audio up to LATENCY_WITHOUT_PHONES after them has been pushed, or the stream has ended.
         """
+
+    def lips(self, first: int, count: int) -> Doubles:
+        """Lip code `[count, lip_size]` of the same frames."""
 
     def forget(self, frame: int) -> None:
         """Nobody will ask for frames before this one again."""
@@ -204,11 +220,19 @@ class FaceAnimator:
     def _emit(self, end: int) -> FaceTrack:
         first, count = self._frames, end - self._frames
         if count <= 0:
-            return FaceTrack.empty()
-        mouth = self._mouth(first, count)
+            return FaceTrack.empty(self._lip_size)
+        heard = self._weight_of_heard((np.arange(first, first + count) + 0.5) / FPS)
+        mouth = self._mouth(first, heard)
+        lips = self._lips(first, heard)
         ticks = self._loudness.relative(first * _STEP + _OFFSET, (first + count) * _STEP + _OFFSET)
         loudness = ticks[::_STEP][:count]
-        mouth = self._hushed(mouth, first)
+        # Closes the mouth where nothing is heard: a sentence's last sound fades before its time is over.
+        open_ = self._sounding(first, count, _HUSH_BEFORE, _HUSH_AFTER)
+        mouth = open_[:, None] * mouth + (1.0 - open_)[:, None] * articulation.RESTING
+        if heard.any():
+            # People who were recorded take breath between phrases: their lips wait for a real pause.
+            pausing = self._sounding(first, count, _PAUSE_BEFORE, _PAUSE_AFTER)
+            open_ = open_ + heard * (pausing - open_)
         bearing = self._performer.advance(self._cues(first, mouth, loudness))
         units = bearing.units + articulation.mouth_units(mouth, loudness, bearing.smile)
         self._frames += count
@@ -219,26 +243,36 @@ class FaceAnimator:
             bearing.gaze.astype(np.float32),
             bearing.breath.astype(np.float32),
             mouth.astype(np.float32),
+            heard.astype(np.float32),
+            lips.astype(np.float32),
+            open_.astype(np.float32),
         )
 
-    def _mouth(self, first: int, count: int) -> Doubles:
-        grid = articulation.channels(self._phones, first * _STEP + _OFFSET, (count - 1) * _STEP + 1)
+    @property
+    def _lip_size(self) -> int:
+        return 0 if self._listener is None else self._listener.lip_size
+
+    def _mouth(self, first: int, heard: Doubles) -> Doubles:
+        grid = articulation.channels(self._phones, first * _STEP + _OFFSET, (len(heard) - 1) * _STEP + 1)
         mouth = grid[::_STEP]
-        weight = self._weight_of_heard((np.arange(first, first + count) + 0.5) / FPS)
-        if self._listener is not None and weight.any():
-            mouth = mouth + weight[:, None] * (self._listener.channels(first, count) - mouth)
+        if self._listener is not None and heard.any():
+            mouth = mouth + heard[:, None] * (self._listener.channels(first, len(heard)) - mouth)
         return mouth
 
-    def _hushed(self, mouth: Doubles, first: int) -> Doubles:
-        """Closes the mouth where nothing is heard: a sentence's last sound fades before its time is over."""
-        count = (len(mouth) - 1) * _STEP + len(_HUSH_SMOOTHING)
-        start = first * _STEP + _OFFSET - len(_HUSH_SMOOTHING) // 2 - _HUSH_BEFORE
-        size = _HUSH_BEFORE + _HUSH_AFTER + 1
+    def _lips(self, first: int, heard: Doubles) -> Doubles:
+        if self._listener is None or not heard.any():
+            return np.zeros((len(heard), self._lip_size))
+        return self._listener.lips(first, len(heard))
+
+    def _sounding(self, first: int, frames: int, before: int, after: int) -> Doubles:
+        """Whether anything is heard, 0 to 1, from `before` bins before each frame's mouth to `after` later."""
+        count = (frames - 1) * _STEP + len(_HUSH_SMOOTHING)
+        start = first * _STEP + _OFFSET - len(_HUSH_SMOOTHING) // 2 - before
+        size = before + after + 1
         heard = self._loudness.relative(start, start + count + size - 1)
         loudest = np.lib.stride_tricks.sliding_window_view(heard, size).max(1)
         sounding = np.clip((loudest - _HUSH_LEVEL) / _HUSH_LEVEL, 0.0, 1.0)
-        open_ = np.convolve(sounding, _HUSH_SMOOTHING, "valid")[::_STEP, None]
-        return np.asarray(open_ * mouth + (1.0 - open_) * articulation.RESTING)
+        return np.convolve(sounding, _HUSH_SMOOTHING, "valid")[::_STEP]
 
     def _weight_of_heard(self, times: Doubles) -> Doubles:
         """How much the lips follow the audio at these seconds, 0 to 1, instead of the phonemes."""

@@ -1,7 +1,7 @@
 """The mouth from the audio alone: a small temporal convolution network on Whisper's features.
 
 It writes the same articulation channels that phonemes give, so that one network serves every avatar and
-every voice.
+every voice. The lips of an avatar that knows its person's own follow the same features.
 """
 
 from __future__ import annotations
@@ -15,6 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
+from model_hosts.talking_gaussian.driving.personal_lips import (
+    CHANNEL_TAPS,
+    CLOSE_TAP,
+    SPEECH_TAPS,
+    Heard,
+    PersonalLips,
+)
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.whisper_features import (
     FEATURES,
@@ -88,6 +95,10 @@ class LipNetwork:
             `[N, len(CHANNELS)]`, 0 to 1. `close`, `tuck` and `rest` are sharpened: the network says how
             likely they are, the mouth does them or not.
         """
+        return sharpened(self.likely(features))
+
+    def likely(self, features: npt.ArrayLike) -> Doubles:
+        """The same as `run`, but `close`, `tuck` and `rest` are how likely they are."""
         hidden = np.maximum(np.asarray(features, np.float32) @ self.inner[0].T + self.inner[1], 0.0)
         for index, (weight, bias) in enumerate(self.convolutions):
             size, dilation = weight.shape[2], DILATIONS[index]
@@ -99,18 +110,56 @@ class LipNetwork:
             trim = (size - 1) * dilation // 2
             hidden = total if index == 0 else total + hidden[trim : trim + count]
         scores = (hidden @ self.outer[0].T + self.outer[1]).astype(np.float64)
-        found = 1.0 / (1.0 + np.exp(-scores))
-        step = np.clip((found[:, _SWITCHES] - _SWITCH_LOW) / (_SWITCH_HIGH - _SWITCH_LOW), 0.0, 1.0)
-        found[:, _SWITCHES] = step * step * (3.0 - 2.0 * step)
-        return np.asarray(found)
+        return np.asarray(1.0 / (1.0 + np.exp(-scores)))
+
+
+def sharpened(likely: Doubles) -> Doubles:
+    """Channels of what is likely: the mouth closes, tucks and rests or does not."""
+    found = likely.copy()
+    step = np.clip((found[:, _SWITCHES] - _SWITCH_LOW) / (_SWITCH_HIGH - _SWITCH_LOW), 0.0, 1.0)
+    found[:, _SWITCHES] = step * step * (3.0 - 2.0 * step)
+    return found
+
+
+def hear(stream: FeatureStream, network: LipNetwork, first: int, count: int) -> Heard:
+    """What is heard in `count` frames, the first of which has its middle at the feature `first`."""
+    before, after = min(*SPEECH_TAPS, *CHANNEL_TAPS), max(*SPEECH_TAPS, *CHANNEL_TAPS, CLOSE_TAP)
+    last = first + 2 * (count - 1) + 1
+    features = stream.features(first + before - REACH, last + max(CLOSE_TAP, *CHANNEL_TAPS) + REACH)
+    bands = stream.spectrum(first + before, last + after)
+    likely = network.likely(features)
+    mouth = sharpened(likely)
+    middles = 2 * np.arange(count) - before
+
+    def around(values: npt.NDArray[Any], taps: tuple[int, ...], extra: int = 0) -> npt.NDArray[Any]:
+        return np.stack([values[middles + tap + extra] for tap in taps], 1)
+
+    return Heard(
+        around(features, SPEECH_TAPS, REACH),
+        around(bands, SPEECH_TAPS),
+        around(mouth, CHANNEL_TAPS),
+        likely[middles + CLOSE_TAP, CHANNELS.index("close")],
+    )
 
 
 class AudioListener:
     """Hears the mouth in a stream of audio. Implements animator.Listener; holds the state of one stream."""
 
-    def __init__(self, encoder: WhisperEncoder, network: LipNetwork, sample_rate: int) -> None:
+    def __init__(
+        self,
+        encoder: WhisperEncoder,
+        network: LipNetwork,
+        sample_rate: int,
+        personal: PersonalLips | None = None,
+    ) -> None:
         self._stream = FeatureStream(encoder, sample_rate)
         self._network = network
+        self._personal = personal
+
+    @property
+    def lip_size(self) -> int:
+        """Length of the person's lip code, 0 when the person is not known."""
+        return 0 if self._personal is None else len(self._personal.heard_bias)
 
     def push(self, samples: npt.NDArray[np.int16]) -> None:
         """Hears more of the stream."""
@@ -125,6 +174,12 @@ class AudioListener:
         slow[:, _CLOSURES] = found[_SLOW : len(found) - _SLOW, _CLOSURES]
         return slow[::2]
 
+    def lips(self, first: int, count: int) -> Doubles:
+        """Lip code `[count, lip_size]` of the video frames from `first` on."""
+        if self._personal is None:
+            return np.zeros((count, 0))
+        return self._personal.heard(hear(self._stream, self._network, 2 * first + 1, count))
+
     def forget(self, frame: int) -> None:
         """Nobody will ask for frames before this one again."""
-        self._stream.forget(2 * frame + 1 - _SLOW - REACH)
+        self._stream.forget(2 * frame + 1 + min(-_SLOW, *SPEECH_TAPS, *CHANNEL_TAPS) - REACH)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from model_hosts.talking_gaussian.driving.animator import FaceAnimator, FaceTrack, Listener, Utterance
 from model_hosts.talking_gaussian.driving.articulation import RESTING, Phone, mouth_units
+from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.state import TORSO_TRACK_SIZE, FrameState
 
@@ -46,8 +47,14 @@ class Driver:
             seed: Seed of blinks, gaze and head motion; the same speech with the same seed gives the same
                 frames.
             sample_rate: Samples a second of the speech.
-            listener: Hears the mouth in speech that comes without phonemes.
+            listener: Hears the mouth in speech that comes without phonemes; must know the person where the
+                bundle does.
+
+        Raises:
+            BundleInvalid: The lips of the bundle cannot be used.
         """
+        self._personal = PersonalLips.of(bundle)
+        self._at_rest = bundle.tensor("lip.closed").astype(np.float64)
         self._animator = FaceAnimator(seed, sample_rate, listener)
         self._unit_mean = bundle.tensor("units.mean").astype(np.float64)
         self._to_lip = bundle.tensor("units.to_lip").astype(np.float64)
@@ -60,7 +67,7 @@ class Driver:
         self._track_mean = np.asarray(drivers.get("track_mean", np.zeros(TORSO_TRACK_SIZE)), np.float64)
         rise = _BREATH_DEVIATIONS * float(bundle.tensor("track.std")[1])
         self._breath_rise = min(rise, _LARGEST_BREATH)
-        self._closing = self._bias_of_closed_lips(bundle.tensor("lip.closed").astype(np.float64))
+        self._closing = self._bias_of_closed_lips(self._at_rest)
 
     def push(
         self,
@@ -88,8 +95,11 @@ class Driver:
 
     def _conditions(self, track: FaceTrack) -> FrameState:
         units = track.units.astype(np.float64)
-        closed = track.channels[:, _CLOSED].max(1, initial=0.0).astype(np.float64)
-        lip = self._lip_code(units) + closed[:, None] * self._closing
+        if self._personal is None:
+            closed = track.channels[:, _CLOSED].max(1, initial=0.0).astype(np.float64)
+            lip = self._lip_code(units) + closed[:, None] * self._closing
+        else:
+            lip = self._personal_code(self._personal, track)
         torso = np.tile(self._track_mean, (len(units), 1))
         torso[:, 1] -= self._breath_rise * track.breath
         return FrameState(
@@ -98,6 +108,12 @@ class Driver:
             self._pose(track.pose.astype(np.float64)).astype(np.float32),
             torso.astype(np.float32),
         )
+
+    def _personal_code(self, lips: PersonalLips, track: FaceTrack) -> Doubles:
+        code = lips.spoken(track.channels, self._at_rest)
+        if track.heard.any():
+            code += track.heard[:, None] * (track.lips - code)
+        return np.asarray(self._at_rest + track.sounding[:, None] * (code - self._at_rest))
 
     def _lip_code(self, units: Doubles) -> Doubles:
         return np.asarray((units - self._unit_mean) @ self._to_lip)

@@ -2,12 +2,13 @@
 
 The log-mel front end is ours (numpy); the encoder runs in CTranslate2. Every 0.4 s of audio is encoded with
 1 s of past and 0.2 s of future, which keeps almost all that a whole recording would give (measured on
-visemes: 0.70 against 0.71).
+visemes: 0.70 against 0.71). Beside them the plain spectrum in a few bands, for lips that know the voice.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ HOP = 20
 PAST = 50
 AHEAD = 10
 """Features of future audio that the encoder sees."""
+BANDS = 16
+"""Bands of the plain spectrum."""
 
 _FFT = 400
 _STEP = 160
@@ -33,6 +36,7 @@ _MELS = 80
 _WINDOW = PAST + HOP + AHEAD
 _MARGIN = (_FFT - _STEP) // 2
 _QUIET = 0.002
+_FLOOR = 1e-7
 
 
 class WhisperEncoder:
@@ -117,6 +121,7 @@ class FeatureStream:
         self._first = 0
         self._samples = np.zeros(0, np.int16)
         self._hops: dict[int, Floats] = {}
+        self._spectra: dict[int, Floats] = {}
 
     def push(self, samples: npt.NDArray[np.int16]) -> None:
         """Hears more of the stream."""
@@ -133,11 +138,19 @@ class FeatureStream:
         start = hops[0] * HOP
         return joined[first - start : last - start]
 
+    def spectrum(self, first: int, last: int) -> Floats:
+        """Logarithms of the power in mel bands, `[last - first, BANDS]`, at the places of the features."""
+        hops = range(first // HOP, (last - 1) // HOP + 1)
+        joined = np.concatenate([self._spectrum(hop) for hop in hops])
+        start = hops[0] * HOP
+        return joined[first - start : last - start]
+
     def forget(self, first: int) -> None:
         """Features before `first` will not be asked for again."""
         hop = first // HOP
-        for old in [index for index in self._hops if index < hop]:
-            del self._hops[old]
+        for kept in (self._hops, self._spectra):
+            for old in [index for index in kept if index < hop]:
+                del kept[old]
         keep = self._resampler.span((hop * HOP - PAST) * 2 * _STEP - _MARGIN, 0)[0]
         if keep > self._first:
             drop = min(keep - self._first, len(self._samples))
@@ -156,6 +169,15 @@ class FeatureStream:
             self._hops[hop] = encoded[PAST : PAST + HOP]
         return self._hops[hop]
 
+    def _spectrum(self, hop: int) -> Floats:
+        if hop not in self._spectra:
+            begin = hop * HOP * 2 * _STEP - _MARGIN
+            end = begin + HOP * 2 * _STEP + 2 * _MARGIN
+            samples = self._resampler.apply(self._window(*self._resampler.span(begin, end)), begin, end)
+            level = np.log10(np.maximum(_power(samples) @ mel_filters().T, _FLOOR))
+            self._spectra[hop] = level.reshape(HOP, 2, BANDS, -1).mean((1, 3)).astype(np.float32)
+        return self._spectra[hop]
+
     def _window(self, low: int, high: int) -> Doubles:
         found = np.zeros(high - low)
         begin, end = max(low, self._first), min(high, self._first + len(self._samples))
@@ -164,6 +186,7 @@ class FeatureStream:
         return found
 
 
+@cache
 def mel_filters() -> Doubles:
     """The 80 mel filters of Whisper, `[80, 201]`: Slaney's scale and area normalisation, 0 to 8 kHz."""
     edges = _hertz(np.linspace(0.0, _mel(SAMPLE_RATE / 2.0), _MELS + 2))
@@ -181,11 +204,15 @@ def log_mel(samples: Doubles, filters: Doubles) -> Floats:
         samples: 16 kHz, with 120 more samples on either side of the frames.
         filters: Of `mel_filters`.
     """
+    mel = np.log10(np.maximum(_power(samples) @ filters.T, 1e-10)).T
+    return np.asarray((np.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0, np.float32)
+
+
+def _power(samples: Doubles) -> Doubles:
+    """Power spectra `[frames, 201]`, 100 a second, of samples with 120 more on either side."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, _FFT)[::_STEP]
     window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(_FFT) / _FFT)
-    power = np.abs(np.fft.rfft(frames * window)) ** 2
-    mel = np.log10(np.maximum(power @ filters.T, 1e-10)).T
-    return np.asarray((np.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0, np.float32)
+    return np.asarray(np.abs(np.fft.rfft(frames * window)) ** 2)
 
 
 def _mel(hertz: float) -> float:

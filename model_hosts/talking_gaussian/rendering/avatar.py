@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_hosts.talking_gaussian.bundle import BundleInvalid, Camera
+from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid, Camera
+from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.images import RgbImage
 from model_hosts.talking_gaussian.kinds import AnyBundle, deformer_of, read_bundle
 from model_hosts.talking_gaussian.rendering.rasteriser import Rasteriser
@@ -34,10 +35,14 @@ class Avatar:
     Args:
         bundle: The avatar.
         make_rasteriser: Makes the rasteriser of a desk.
+
+    Raises:
+        BundleInvalid: The lips of the bundle cannot be used.
     """
 
     def __init__(self, bundle: AnyBundle, make_rasteriser: MakeRasteriser) -> None:
         self.bundle = bundle
+        self.lips = PersonalLips.of(bundle) if isinstance(bundle, Bundle) else None
         self.deformer = deformer_of(bundle)
         self._make_rasteriser = make_rasteriser
         self._free: list[Desk] = []
