@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 
-from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load_studio  # noqa: E402
+from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load  # noqa: E402
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid  # noqa: E402
 from model_hosts.talking_gaussian.upstream import __main__ as command  # noqa: E402
 from model_hosts.talking_gaussian.upstream.bundle import UpstreamBundle  # noqa: E402
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.torch
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
-    return load_studio(talking_head.write_studio(tmp_path_factory.mktemp("studio")))
+    return load(talking_head.write_studio(tmp_path_factory.mktemp("studio")))
 
 
 @pytest.fixture(scope="module")

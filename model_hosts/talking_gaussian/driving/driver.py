@@ -16,7 +16,7 @@ from model_hosts.talking_gaussian.driving.state import TORSO_TRACK_SIZE, FrameSt
 
 if TYPE_CHECKING:
     # Types only: driving needs numpy and nothing else.
-    from model_hosts.talking_gaussian.kinds import AnyBundle
+    from model_hosts.talking_gaussian.kinds import AnyBundle, lips_of
 
 Doubles = npt.NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class Driver:
         Raises:
             BundleInvalid: The lips of the bundle cannot be used.
         """
-        self._personal = PersonalLips.of(bundle)
+        self._personal = lips_of(bundle)
         self._at_rest = bundle.tensor("lip.closed").astype(np.float64)
         self._animator = FaceAnimator(seed, sample_rate, listener)
         self._unit_mean = bundle.tensor("units.mean").astype(np.float64)

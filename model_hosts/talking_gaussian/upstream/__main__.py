@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_hosts.talking_gaussian.images import encode_png
-from model_hosts.talking_gaussian.preprocess.dataset import load_studio
+from model_hosts.talking_gaussian.preprocess.dataset import load
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.upstream.bundle import UpstreamBundle
 from model_hosts.talking_gaussian.upstream.driving import read_units
@@ -78,7 +78,7 @@ def _render(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    data = load_studio(options.recording)
+    data = load(options.recording)
     landmarks = _read_array(options.landmarks or options.recording / "truth.npz")
     if options.features:
         audio = _read_array(options.features)
