@@ -1,4 +1,4 @@
-"""`python -m model_hosts.talking_gaussian.training`: trains an avatar from a recording of the studio.
+"""`python -m model_hosts.talking_gaussian.training`: trains an avatar from a recording.
 
 The state is kept every 20 seconds, so the same command goes on after whatever ended it. SIGTERM and Ctrl-C
 keep the state at once and end with status 75; a second one does not wait. Other statuses: 0, the bundle was
@@ -26,9 +26,9 @@ from model_hosts.talking_gaussian.preprocess.dataset import load
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.training import checkpoint
 from model_hosts.talking_gaussian.training.cuda import DeviceUnsuitableError
-from model_hosts.talking_gaussian.training.evaluate import evaluate
 from model_hosts.talking_gaussian.training.events import Outcome
-from model_hosts.talking_gaussian.training.export import Card, export_bundle
+from model_hosts.talking_gaussian.training.export import Card
+from model_hosts.talking_gaussian.training.finish import finish
 from model_hosts.talking_gaussian.training.lock import TrainingBusy, TrainingLock
 from model_hosts.talking_gaussian.training.report import Report
 from model_hosts.talking_gaussian.training.settings import PRESETS, Settings
@@ -87,8 +87,6 @@ def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -
     if trainer.run(stop.is_set) is Outcome.STOPPED:
         report.stopped(path)
         return STOPPED
-    metrics = evaluate(trainer, data.held_out)
-    metrics |= {f"training_{name}": value for name, value in evaluate(trainer, data.training[::16]).items()}
     card = Card(
         options.name,
         options.display_name or options.name,
@@ -98,7 +96,7 @@ def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -
         options.attribution,
         options.voice,
     )
-    bundle = export_bundle(trainer, card, metrics, options.out)
+    bundle, metrics = finish(trainer, options.dataset, card, options.out, options.encoder)
     if options.sheet:
         options.sheet.write_bytes(encode_png(contact_sheet(trainer, telling_frames(data))))
     if not options.checkpoint:
@@ -121,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--dataset", type=Path, required=True, help="directory written by tools/studio")
+    parser.add_argument(
+        "--dataset", type=Path, required=True, help="recording: written by preprocess or tools/studio"
+    )
     parser.add_argument("--out", type=Path, required=True, help="bundle directory or .zip to write")
     parser.add_argument(
         "--preset",
@@ -141,6 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="tell events as JSON lines on standard output")
     parser.add_argument(
         "--preview", type=Path, metavar="PNG", help="draw a held-out frame beside its truth here every 5 s"
+    )
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="DIR",
+        help="asset whisper-base, to fit the lips to the person's own speech",
     )
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="write a contact sheet here when done")
     parser.add_argument("--name", default="avatar", help="resource id")

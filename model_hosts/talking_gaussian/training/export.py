@@ -22,6 +22,7 @@ from model_hosts.talking_gaussian.bundle import (
     Camera,
 )
 from model_hosts.talking_gaussian.preprocess.dataset import HAIR, MOUTH, SKIN
+from model_hosts.talking_gaussian.training.adaptation import Adaptation
 from model_hosts.talking_gaussian.training.frames import track_spread
 from model_hosts.talking_gaussian.training.scene import Branch, Drive
 from model_hosts.talking_gaussian.training.trainer import Trainer
@@ -43,8 +44,17 @@ class Card:
     default_voice: str = "voices/af_heart"
 
 
-def export_bundle(trainer: Trainer, card: Card, metrics: dict[str, float], path: Path) -> Bundle:
+def export_bundle(
+    trainer: Trainer, card: Card, metrics: dict[str, float], path: Path, lips: Adaptation | None = None
+) -> Bundle:
     """Writes the avatar; drivers of another training step that still fit the lip code are kept.
+
+    Args:
+        trainer: Has trained it.
+        card: What the bundle says about it.
+        metrics: How good it is.
+        path: Bundle directory or .zip.
+        lips: How the person moves the lips, where that was learnt.
 
     Raises:
         BundleInvalid: The trained values cannot be stored, for example because they are not finite.
@@ -73,6 +83,9 @@ def export_bundle(trainer: Trainer, card: Card, metrics: dict[str, float], path:
         "pose_coupling": [[round(float(value), 6) for value in row] for row in statistics.coupling],
     }
     kept_tensors, kept_drivers = _kept(path, data.maps.to_lip)
+    if lips is not None:
+        kept_tensors |= {f"audio.{name}": value for name, value in lips.lips.tensors().items()}
+        drivers["audio"] = lips.summary()
     info = AvatarInfo(
         **asdict(card),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,0 +1,1 @@
+"""The host that makes avatars: prepares recordings and trains."""
