@@ -236,7 +236,8 @@ def tiny_preset(monkeypatch: pytest.MonkeyPatch):
 
 
 def arguments(recording: Path, out: Path) -> list[str]:
-    return ["--dataset", str(recording), "--out", str(out), "--name", "tiny", "--device", "cpu"]
+    options = {"dataset": recording, "out": out, "name": "tiny", "preset": "quick", "device": "cpu"}
+    return [text for name, value in options.items() for text in (f"--{name}", str(value))]
 
 
 @pytest.mark.usefixtures("tiny_preset")

@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     handlers = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         with TrainingLock(options.out):
             return _train(options, report, stop)
     except (

@@ -68,5 +68,7 @@ def restore_moments(optimiser: torch.optim.Optimizer, scene: Scene, state: dict[
     for key, tensor in state.items():
         if key.startswith(_PREFIX):
             part, name = key.removeprefix(_PREFIX).split(".", 1)
-            state_of = optimiser.state.setdefault(values[name], {})
-            state_of[part] = tensor.to(values[name].device, copy=True)
+            value = values[name]
+            # The fused optimiser goes through memory, so moments must lie as their parameter does.
+            like = value.detach() if part in MOMENTS else tensor.to(value.device)
+            optimiser.state.setdefault(value, {})[part] = torch.empty_like(like).copy_(tensor)

@@ -147,7 +147,7 @@ class Scene(nn.Module):
         self.face = Branch(starts["face"], settings.face, code, shape.expression, True, generator)
         self.mouth = Branch(starts["mouth"], settings.mouth, code, 0, True, generator)
         self.torso = Branch(starts["torso"], settings.torso, 0, CONDITION, False, generator)
-        self.plate = None if plate is None else nn.Parameter(plate.clone())
+        self.plate = None if plate is None else nn.Parameter(plate.contiguous().clone())
 
     @property
     def branches(self) -> dict[str, Branch]:

@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 import pickletools
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ import numpy.typing as npt
 AnyArray = npt.NDArray[Any]
 
 _MAX_PICKLE = 4 << 20
+_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
+"""What zipfile raises on damaged files."""
 _MAX_STORAGE = 1 << 30
 _OPCODES = frozenset(
     {"PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"}
@@ -101,7 +104,7 @@ def read_checkpoint(path: Path) -> Any:
         archive = zipfile.ZipFile(path)
     except OSError as error:
         raise CheckpointInvalid(f"{path.name} cannot be read ({error.strerror or error})") from error
-    except zipfile.BadZipFile as error:
+    except _ZIP_ERRORS as error:
         raise CheckpointInvalid(f"{path.name} is no PyTorch checkpoint, or it is cut short") from error
     names = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(names) != 1:
@@ -136,12 +139,13 @@ class _File:
         """
         try:
             info = self.archive.getinfo(self.root + member)
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > limit:
-                raise CheckpointInvalid(f"{self.name}: {member} is packed, or larger than {limit} bytes")
-            return self.archive.read(info)
         except KeyError:
             raise CheckpointInvalid(f"{self.name} lacks {member}") from None
-        except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > limit:
+            raise CheckpointInvalid(f"{self.name}: {member} is packed, or larger than {limit} bytes")
+        try:
+            return self.archive.read(info)
+        except (OSError, *_ZIP_ERRORS) as error:
             raise CheckpointInvalid(f"{self.name}: {member} is damaged ({error})") from error
 
 
