@@ -262,6 +262,18 @@ def test_threads_change_nothing_but_rounding(batch: int, monkeypatch: pytest.Mon
         assert torch.equal(several, again)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_not_finite_goes_in_and_comes_out(name: str, wrong: float):
+    splats = cloud(9, 30)
+    getattr(splats, name)[1, 4] = wrong
+    values = leaves(splats, torch.float32)
+    drawn = draw(*values, 80.0, (24.0, 24.0), (48, 48))
+    assert drawn.isnan().all()
+    drawn.sum().backward()
+    assert all(value.grad.isnan().all() for value in values)
+
+
 def test_refuses_what_it_cannot_draw():
     splats = cloud(7, 3)
     with pytest.raises(ValueError, match="only float32 on the CPU"):

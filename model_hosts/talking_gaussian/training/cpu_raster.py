@@ -60,7 +60,8 @@ def draw(
         lanes: Vector width, for tests; by default that of the processor.
 
     Returns:
-        [B, C + 1, H, W]: colours weighted by coverage, then the coverage.
+        [B, C + 1, H, W]: colours weighted by coverage, then the coverage. NaN, and so are the gradients, if
+        an input has a number that is not finite.
 
     Raises:
         ValueError: The tensors are of another type, on another device, or have more channels.
@@ -223,19 +224,27 @@ class _Draw(torch.autograd.Function):
         colours: Tensor,
         view: View,
     ) -> Tensor:
-        gaussians = [_array(value) for value in (means, quats, scales, opacities, colours)]
+        inputs = means, quats, scales, opacities, colours
+        gaussians = [_array(value) for value in inputs]
         batch, channels = len(means), colours.shape[2]
+        ctx.view, ctx.shapes = view, [value.shape for value in gaussians]
+        # The kernels would put what is not a number anywhere in memory; so that is what comes out.
+        ctx.finite = all(bool(torch.isfinite(value.detach().sum())) for value in inputs)
+        if not ctx.finite:
+            return means.new_full((batch, channels + 1, *view.size), torch.nan)
         image = torch.empty(batch, CHANNELS + 1, *view.size)
         pictures = image.numpy()
         frames = each(lambda b: _Frame(tuple(value[b] for value in gaussians), view), range(batch))
         each(lambda part: frames[part[0]].draw(pictures[part[0]], *part[1:]), _parts(batch, view))
-        ctx.frames, ctx.view, ctx.shapes = frames, view, [value.shape for value in gaussians]
+        ctx.frames = frames
         if channels == CHANNELS:
             return image
         return torch.cat([image[:, :channels], image[:, CHANNELS:]], 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.finite:
+            return *(gradient.new_full(shape, torch.nan) for shape in ctx.shapes), None
         frames, view = ctx.frames, ctx.view
         channels = gradient.shape[1] - 1
         if channels < CHANNELS:
