@@ -17,6 +17,7 @@
     │   ├── VideoError               INVALID_ARGUMENT     VIDEO_UNREADABLE
     │   │   ├── VideoEmpty           INVALID_ARGUMENT     VIDEO_EMPTY
     │   │   ├── VideoUnreadable      INVALID_ARGUMENT     VIDEO_UNREADABLE
+    │   │   ├── VideoTruncated       INVALID_ARGUMENT     VIDEO_TRUNCATED
     │   │   ├── VideoTooLarge        INVALID_ARGUMENT     VIDEO_TOO_LARGE
     │   │   └── ClipRefused          INVALID_ARGUMENT     CLIP_REFUSED
     │   ├── BundleInvalid            INVALID_ARGUMENT     BUNDLE_INVALID
@@ -180,6 +181,12 @@ class VideoUnreadable(VideoError):
     """The file is not a video in a format that can be read."""
 
     reason = "VIDEO_UNREADABLE"
+
+
+class VideoTruncated(VideoError):
+    """The video did not arrive whole."""
+
+    reason = "VIDEO_TRUNCATED"
 
 
 class VideoTooLarge(VideoError):

@@ -12,6 +12,7 @@ from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from viseme._errors import from_status
 from viseme._messages import moment, resource, seconds
 from viseme._types import Avatar, AvatarPreview, Finding, Operation
+from viseme._uploads import source_bytes
 from viseme.v1 import avatar_pb2
 
 _AVATARS = "avatars/"
@@ -40,6 +41,7 @@ def create_metadata(
     """The first request that makes an avatar of a video.
 
     Raises:
+        OSError: There is no file at the path.
         ValueError: It is said how to train, but not to train.
     """
     if not train and (preset or device or seed):
@@ -54,6 +56,7 @@ def create_metadata(
         training=avatar_pb2.TrainAvatarRequest(preset=preset, device=device, seed=seed) if train else None,
         default_voice=resource("voices", default_voice),
         request_id=request_id or _request_id(),
+        video_size_bytes=source_bytes(video),
     )
     return avatar_pb2.CreateAvatarRequest(metadata=metadata)
 

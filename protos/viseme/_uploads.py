@@ -106,6 +106,17 @@ class Upload:
             self._call.cancel()
 
 
+def source_bytes(source: Any) -> int:
+    """How large a source of an `Upload` is; 0 where only reading it would tell.
+
+    Raises:
+        OSError: There is no file at the path.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return Path(source).stat().st_size
+    return memoryview(source).nbytes if isinstance(source, (bytes, bytearray, memoryview)) else 0
+
+
 def _file_pieces(file: Any) -> Iterator[bytes]:
     with file:
         while True:

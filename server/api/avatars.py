@@ -24,6 +24,7 @@ from server.errors import (
     PreviewNotFound,
     VideoEmpty,
     VideoTooLarge,
+    VideoTruncated,
 )
 from server.operations import avatar_work
 from server.operations.avatar_view import AvatarView
@@ -129,15 +130,22 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         self._check_creation(metadata)
         replace = await asyncio.to_thread(self._may_replace, name)
         limit = self._settings.limits.max_video_bytes
-        incoming = await asyncio.to_thread(self._recordings.incoming)
+        # Without waiting: a caller who goes away meanwhile must leave nothing.
+        incoming = self._recordings.incoming()
         try:
             with (incoming / "video").open("wb") as file:
                 too_large = VideoTooLarge(
                     f"The video is too large; at most {limit // 1024**2} MiB are accepted.",
                     fix="Send a shorter one: half a minute to five minutes are best.",
                 )
-                if not await pieces.save(file, limit, too_large):
-                    raise VideoEmpty(fix="Send the file that the camera wrote.")
+                size = await pieces.save(file, limit, too_large)
+            if not size:
+                raise VideoEmpty(fix="Send the file that the camera wrote.")
+            # A caller who goes away ends the pieces, and only then the call.
+            if metadata.video_size_bytes and size != metadata.video_size_bytes:
+                raise VideoTruncated(
+                    f"Of {metadata.video_size_bytes} bytes of video {size} arrived.", fix="Send it again."
+                )
             about = About(
                 display_name=metadata.display_name or metadata.avatar_id,
                 file_name=metadata.file_name,

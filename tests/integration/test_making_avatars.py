@@ -282,6 +282,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a voice that is none": ({"default_voice": "af_heart"}, "FIELD_INVALID"),
     "nothing": ({"data": b""}, "VIDEO_EMPTY"),
     "too much": ({"data": b"x" * 5000}, "VIDEO_TOO_LARGE"),
+    "half of it": ({"data": b"x" * 50, "video_size_bytes": 100}, "VIDEO_TRUNCATED"),
 }
 
 

@@ -332,6 +332,7 @@ class CreateAvatarRequest(google.protobuf.message.Message):
         TRAINING_FIELD_NUMBER: builtins.int
         DEFAULT_VOICE_FIELD_NUMBER: builtins.int
         REQUEST_ID_FIELD_NUMBER: builtins.int
+        VIDEO_SIZE_BYTES_FIELD_NUMBER: builtins.int
         avatar_id: builtins.str
         """The last segment of the new resource name: lower-case letters, digits and hyphens, at most 63."""
         consent: builtins.bool
@@ -348,6 +349,8 @@ class CreateAvatarRequest(google.protobuf.message.Message):
         """The voice the avatar speaks with, `voices/{voice}`; empty for one of the synthesiser's."""
         request_id: builtins.str
         """Repeating a request with the same id gives the same operation."""
+        video_size_bytes: builtins.int
+        """Size of the video, so that an upload which breaks off is not taken for the whole; 0 when it is not known."""
         @property
         def training(self) -> global___TrainAvatarRequest:
             """How to train then; `name` and `request_id` are not needed."""
@@ -364,9 +367,10 @@ class CreateAvatarRequest(google.protobuf.message.Message):
             training: global___TrainAvatarRequest | None = ...,
             default_voice: builtins.str = ...,
             request_id: builtins.str = ...,
+            video_size_bytes: builtins.int = ...,
         ) -> None: ...
         def HasField(self, field_name: typing.Literal["training", b"training"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["avatar_id", b"avatar_id", "consent", b"consent", "default_voice", b"default_voice", "display_name", b"display_name", "file_name", b"file_name", "request_id", b"request_id", "size", b"size", "train", b"train", "training", b"training"]) -> None: ...
+        def ClearField(self, field_name: typing.Literal["avatar_id", b"avatar_id", "consent", b"consent", "default_voice", b"default_voice", "display_name", b"display_name", "file_name", b"file_name", "request_id", b"request_id", "size", b"size", "train", b"train", "training", b"training", "video_size_bytes", b"video_size_bytes"]) -> None: ...
 
     METADATA_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
