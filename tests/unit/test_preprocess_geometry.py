@@ -32,7 +32,7 @@ FOCAL = 1200.0
 
 def _views(rng: np.random.Generator, count: int) -> Views:
     turn = rng.normal(0, 0.12, (count, 3))
-    place = rng.normal(0, 0.01, (count, 3)) + [0, 0, 0.9]
+    place = rng.normal([0, 0, 0.9], 0.01, (count, 3))
     return Views(np.diag([1.0, -1.0, -1.0]) @ Rotation.from_rotvec(turn).as_matrix(), place)
 
 
@@ -107,9 +107,7 @@ def test_the_views_that_are_chosen_differ_most():
     turn=st.floats(-0.15, 0.15),
     gain=st.floats(0.6, 1.5),
 )
-def test_patches_are_followed_to_a_twentieth_of_a_pixel(
-    shift: tuple[float, float], turn: float, gain: float
-):
+def test_patches_are_followed_to_a_twentieth_of_a_pixel(shift: tuple[float, float], turn: float, gain: float):
     rng = np.random.default_rng(7)
     first = gaussian_filter(rng.normal(0, 1, (96, 96)), 1.5).astype(np.float32) * 200 + 100
     points = np.stack(np.meshgrid([36.0, 48.0, 60.0], [40.0, 56.0]), -1).reshape(-1, 2).astype(np.float32)
@@ -170,9 +168,7 @@ def test_the_lip_code_rebuilds_the_lips_and_knows_the_closed_mouth():
     np.testing.assert_allclose(code.codes[:60].mean(0), 0, atol=1e-4)
     silent = np.zeros(80, bool)
     silent[:10] = True
-    np.testing.assert_allclose(
-        closed_code(code.codes, amount.sum(1), silent), code.codes[0], atol=1e-3
-    )
+    np.testing.assert_allclose(closed_code(code.codes, amount.sum(1), silent), code.codes[0], atol=1e-3)
 
 
 def test_depth_follows_the_face_and_falls_off_beside_it():

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from model_hosts.talking_gaussian.preprocess.crop import Crop, choose_crop, write_clip
 from model_hosts.talking_gaussian.preprocess.media import GreyPictures, iterate_grey, read_clip
-from model_hosts.talking_gaussian.preprocess.sound import SAMPLE_RATE, read_sound, read_wav, shifted, write_wav
+from model_hosts.talking_gaussian.preprocess.sound import (
+    SAMPLE_RATE,
+    read_sound,
+    read_wav,
+    shifted,
+    write_wav,
+)
 from model_hosts.talking_gaussian.preprocess.source import (
     Limits,
     VideoUnreadable,
@@ -94,7 +100,13 @@ def _shown(path: Path) -> list[int]:
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", "libx264"), ("a.mov", "mpeg4"), ("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.avi", "mpeg4")],
+    [
+        ("a.mp4", "libx264"),
+        ("a.mov", "mpeg4"),
+        ("a.mkv", "libx264"),
+        ("a.webm", "libvpx"),
+        ("a.avi", "mpeg4"),
+    ],
 )
 def test_pictures_of_any_container_come_at_their_times(tmp_path: Path, name: str, codec: str):
     path = _video(tmp_path / name, [index / 25 for index in range(20)], codec)
@@ -134,7 +146,9 @@ def test_resampling_is_in_order_and_as_long_as_the_video(steps: list[float]):
         assert abs(times[index] - k / 25) <= min(abs(time - k / 25) for time in times) + 1e-9
 
 
-@pytest.mark.parametrize(("rotation", "corner"), [(0, (0, 0)), (-90, (0, -1)), (90, (-1, 0)), (180, (-1, -1))])
+@pytest.mark.parametrize(
+    ("rotation", "corner"), [(0, (0, 0)), (-90, (0, -1)), (90, (-1, 0)), (180, (-1, -1))]
+)
 def test_a_turned_telephone_gives_upright_pictures(tmp_path: Path, rotation: int, corner: tuple[int, int]):
     path = _video(tmp_path / "a.mp4", [0.0, 0.04, 0.08], rotation=rotation)
     picture = next(pictures(probe(path, Limits())))
@@ -180,9 +194,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("start", [0.0, 0.2])
 def test_sound_keeps_its_place_beside_the_pictures(tmp_path: Path, start: float):
-    path = _video(
-        tmp_path / "a.mkv", [index / 25 for index in range(75)], beep=1.0, sound_at=start
-    )
+    path = _video(tmp_path / "a.mkv", [index / 25 for index in range(75)], beep=1.0, sound_at=start)
     samples = read_sound(probe(path, Limits()))
     assert samples is not None
     loud = np.nonzero(np.abs(samples) > 3000)[0]
@@ -224,7 +236,9 @@ def test_any_other_clip_is_cut_and_resampled(tmp_path: Path):
     write_clip(probe(path, Limits()), Crop(32, 0, 64, 32), tmp_path / "clip.mp4")
     frames = read_clip(tmp_path / "clip.mp4")
     assert frames.shape == (25, 32, 32, 3)
-    np.testing.assert_allclose(frames[:, 20, 20].mean(-1), [20 + 4 * round(k * 1.2) for k in range(25)], atol=4)
+    np.testing.assert_allclose(
+        frames[:, 20, 20].mean(-1), [20 + 4 * round(k * 1.2) for k in range(25)], atol=4
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -242,8 +256,8 @@ def test_the_crop_is_a_square_inside_that_holds_the_face(
     middle = np.clip([x * width, y * height], side / 2, [width - side / 2, height - side / 2])
     box = np.concatenate([middle - side / 2, middle + side / 2]).astype(np.float32)
     crop = choose_crop(np.tile(box, (5, 1)), (width, height), 256)
-    assert 0 <= crop.left and crop.left + crop.side <= width
-    assert 0 <= crop.top and crop.top + crop.side <= height
+    assert crop.left >= 0 and crop.left + crop.side <= width
+    assert crop.top >= 0 and crop.top + crop.side <= height
     assert crop.left <= box[0] + 1 and box[2] - 1 <= crop.left + crop.side
     assert crop.top <= box[1] + 1 and box[3] - 1 <= crop.top + crop.side
 

@@ -96,6 +96,10 @@ def label(picture: ByteArray, person: ByteArray, points: FloatArray, materials: 
     oval, inner = face.fill(outline, size), face.fill(_shrunk(outline, 0.97), size)
     hair = head & hairy & ~inner
     hair[_row(max(points[face.RIGHT_LOBE, 1], points[face.LEFT_LOBE, 1]), size) :] = False
+    if materials.hair is not None:
+        # Above the brows all that is not forehead is hair, also where it shines or is seen against the light.
+        brows = _row(min(points[face.RIGHT_BROW, 1], points[face.LEFT_BROW, 1]), size)
+        hair[:brows] |= (head & ~oval)[:brows]
     out = np.full(size, BACKGROUND, np.uint8)
     out[inside] = CLOTHES
     out[_neck(inside & ~head, colour, points, materials)] = NECK

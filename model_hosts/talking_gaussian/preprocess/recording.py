@@ -112,8 +112,8 @@ class Recording:
 
 _STEPS = {
     "survey": (0.05, "Looking for the face"),
-    "clip": (0.05, "Cutting the picture"),
     "sound": (0.02, "Listening"),
+    "clip": (0.05, "Cutting the picture"),
     "watch": (0.20, "Watching the face"),
     "person": (0.15, "Telling the person from the background"),
     "pose": (0.23, "Following the head"),

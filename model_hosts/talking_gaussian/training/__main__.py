@@ -1,4 +1,4 @@
-"""`python -m model_hosts.talking_gaussian.training`: trains an avatar from a recording of the studio."""
+"""`python -m model_hosts.talking_gaussian.training`: trains an avatar from a recording."""
 
 from __future__ import annotations
 
@@ -65,7 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m model_hosts.talking_gaussian.training", description=__doc__
     )
-    parser.add_argument("--dataset", type=Path, required=True, help="directory written by tools/studio")
+    parser.add_argument(
+        "--dataset",
+        type=Path,
+        required=True,
+        help="recording: directory written by tools/studio or preprocess",
+    )
     parser.add_argument("--out", type=Path, required=True, help="bundle directory or .zip to write")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick")
     parser.add_argument("--steps", type=int, help="steps in all, shared by the stages as in the preset")
