@@ -17,6 +17,8 @@ ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
 THUMB = 32
+_FACE = 250.0
+"""Height of a face, in pixels, whose finest detail is one pixel large."""
 
 
 def watch(frames: Iterable[ByteArray], watcher: Watcher, progress: Callable[[int], None]) -> Arrays:
@@ -69,15 +71,17 @@ def _thumb(picture: ByteArray) -> ByteArray:
 
 
 def _quality(picture: ByteArray, points: FloatArray) -> tuple[float, float]:
-    """Middle luma of the face, and the finest detail in it as a share of its coarser detail."""
+    """Middle luma of the face, and its fine detail as a share of its coarser detail."""
     low = np.clip(points[:, :2].min(0).astype(int), 0, None)
     high = points[:, :2].max(0).astype(int)
     region = grey(picture[low[1] : high[1], low[0] : high[0]])
     if min(region.shape, default=0) < 16:
         return 0.0, 0.0
-    fine = region - gaussian_filter(region, 0.8)
-    coarse = region - gaussian_filter(region, 3.2)
-    return float(np.median(region)), float(np.abs(fine).mean() / (np.abs(coarse).mean() + 1e-3))
+    scale = region.shape[0] / _FACE
+    # Two bands an octave wide, two octaves apart; finer ones would hear the noise of a codec.
+    levels = [gaussian_filter(region, sigma * scale) for sigma in (1, 2, 4, 8)]
+    fine, coarse = np.abs(levels[0] - levels[1]).mean(), np.abs(levels[2] - levels[3]).mean()
+    return float(np.median(region)), float(fine / (coarse + 1e-3))
 
 
 def _at_landmarks(picture: ByteArray, points: FloatArray) -> ByteArray:
