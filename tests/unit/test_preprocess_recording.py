@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -199,6 +200,21 @@ def test_what_is_no_video_is_refused(tmp_path: Path):
     (tmp_path / "a.mp4").write_bytes(b"nothing")
     with pytest.raises(ClipRefused, match="cannot be read"):
         prepare(tmp_path / "a.mp4", tmp_path / "out", models(PERSON, tmp_path))
+
+
+def test_a_film_is_refused_before_it_is_decoded(tmp_path: Path):
+    with av.open(str(tmp_path / "long.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        for place in (0, 1, 25 * 400):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")
+            frame.pts = place
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    looked = models(PERSON, tmp_path)
+    with pytest.raises(ClipRefused, match="400 s long"):
+        prepare(tmp_path / "long.mkv", tmp_path / "out", looked)
+    assert looked.calls == {}
 
 
 def test_missing_models_are_named(tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[str]):

@@ -93,13 +93,18 @@ def judge_length(times: Doubles) -> list[Finding]:
     elif seconds < GOOD_SECONDS:
         found.append(_finding("SHORT", seconds=seconds))
     if seconds > MOST_SECONDS + 1:
-        found.append(_finding("TOO_LONG", refuse=True, seconds=seconds, most=MOST_SECONDS))
+        found.append(too_long(seconds))
     rate = len(times) / seconds
     if rate < LEAST_RATE:
         found.append(_finding("FRAME_RATE_TOO_LOW", refuse=True, rate=rate))
     elif rate < GOOD_RATE:
         found.append(_finding("FRAME_RATE_LOW", rate=rate))
     return found
+
+
+def too_long(seconds: float) -> Finding:
+    """What is said about a video that is too long."""
+    return _finding("TOO_LONG", refuse=True, seconds=seconds, most=MOST_SECONDS)
 
 
 def judge_faces(looked: Doubles, boxes: FloatArray, size: tuple[int, int]) -> list[Finding]:

@@ -160,6 +160,9 @@ class _Preparation:
         findings: list[Finding] = []
         try:
             source = probe(self._video, self._options.limits)
+            if source.seconds > gate.MOST_SECONDS + 1:
+                # As the file itself says: nothing of it is decoded.
+                raise ClipRefused([gate.too_long(source.seconds)])
             origin = file_hash(self._video)
             surveyed = self._survey(source, origin)
         except VideoUnreadable as error:
