@@ -27,12 +27,19 @@ RATE = 16000
 SHIRT = (40, 60, 140)
 HAIR = (70, 40, 25)
 SKIN = (215, 165, 140)
+_INNER_PAIRS = {13: 14, 82: 87, 81: 178, 80: 88, 191: 95, 312: 317, 311: 402, 310: 318, 415: 324}
+"""Landmarks of the upper and the lower inner lip that meet when the mouth closes."""
+_LOWER_LIP = (146, 91, 181, 84, 17, 314, 405, 321, 375)
 
 
 def mesh() -> np.ndarray:
     """478 landmarks in the head frame, metres."""
     with np.load(Path(__file__).parents[1] / "data" / "face_mesh.npz") as archive:
-        return archive["points"].astype(np.float64)
+        points = archive["points"].astype(np.float64)
+    # Its owner was speaking: close the lips.
+    upper, lower = list(_INNER_PAIRS), list(_INNER_PAIRS.values())
+    points[upper, 1] = points[lower, 1] = (points[upper, 1] + points[lower, 1]) / 2
+    return points
 
 
 @dataclass
@@ -65,7 +72,7 @@ class Person:
         self.shift = np.stack([3 * np.sin(0.8 * time), 1.5 * np.cos(0.8 * time)], 1)
         self._rng = np.random.default_rng(self.seed + 1)
         points = mesh()
-        low, high = points[:, :2].min(0) - [0.01, 0.0], points[:, :2].max(0) + [0.01, 0.05]
+        low, high = points[:, :2].min(0) - [0.01, 0.0], points[:, :2].max(0) + np.array([0.01, 0.05])
         flat = low + self._rng.uniform(0, 1, (500, 2)) * (high - low)
         near = np.argmin(np.linalg.norm(flat[:, None] - points[None, :, :2], axis=2), 1)
         self._spots = np.concatenate([flat, points[near, 2:]], 1)
@@ -76,8 +83,7 @@ class Person:
         shape = mesh()
         jaw = 0.010 * self.opening[index]
         shape[list(face.CHIN), 1] -= jaw
-        lower = [i for i in (*face.OUTER_LIPS, *face.INNER_LIPS) if shape[i, 1] < shape[face.UPPER_LIP, 1]]
-        shape[lower, 1] -= jaw
+        shape[[*_INNER_PAIRS.values(), *_LOWER_LIP], 1] -= jaw
         camera = shape @ self.rotation[index].T + self.translation[index]
         seen = FOCAL * SIZE * camera[:, :2] / camera[:, 2:] + SIZE / 2
         depth = (camera[:, 2] - camera[:, 2].mean()) * FOCAL * SIZE / DISTANCE

@@ -32,7 +32,7 @@ FOCAL = 1200.0
 
 def _views(rng: np.random.Generator, count: int) -> Views:
     turn = rng.normal(0, 0.12, (count, 3))
-    place = rng.normal(0, 0.01, (count, 3)) + [0, 0, 0.9]
+    place = rng.normal([0, 0, 0.9], 0.01, (count, 3))
     return Views(np.diag([1.0, -1.0, -1.0]) @ Rotation.from_rotvec(turn).as_matrix(), place)
 
 

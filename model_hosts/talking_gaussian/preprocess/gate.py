@@ -22,7 +22,7 @@ LEAST_SECONDS, GOOD_SECONDS, MOST_SECONDS = 3.0, 15.0, 300.0
 LEAST_FACE, GOOD_FACE = 90.0, 180.0
 LEAST_RATE, GOOD_RATE = 15.0, 23.5
 LEAST_LIGHT, GOOD_LIGHT = 35.0, 60.0
-LEAST_SHARPNESS, GOOD_SHARPNESS = 0.10, 0.16
+LEAST_SHARPNESS, GOOD_SHARPNESS = 0.17, 0.24
 _FACE_LOST = 0.3
 _SECOND_FACE = 0.35
 """A second face counts when it is at least this share of the first one's height."""
@@ -93,13 +93,18 @@ def judge_length(times: Doubles) -> list[Finding]:
     elif seconds < GOOD_SECONDS:
         found.append(_finding("SHORT", seconds=seconds))
     if seconds > MOST_SECONDS + 1:
-        found.append(_finding("TOO_LONG", refuse=True, seconds=seconds, most=MOST_SECONDS))
+        found.append(too_long(seconds))
     rate = len(times) / seconds
     if rate < LEAST_RATE:
         found.append(_finding("FRAME_RATE_TOO_LOW", refuse=True, rate=rate))
     elif rate < GOOD_RATE:
         found.append(_finding("FRAME_RATE_LOW", rate=rate))
     return found
+
+
+def too_long(seconds: float) -> Finding:
+    """What is said about a video that is too long."""
+    return _finding("TOO_LONG", refuse=True, seconds=seconds, most=MOST_SECONDS)
 
 
 def judge_faces(looked: Doubles, boxes: FloatArray, size: tuple[int, int]) -> list[Finding]:

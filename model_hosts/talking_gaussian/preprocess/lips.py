@@ -18,6 +18,9 @@ POINTS = (*face.OUTER_LIPS, *face.INNER_LIPS, *face.CHIN)
 """Landmarks of the lip code, in the order of its basis."""
 DIMS = 8
 _INNER_WEIGHT = 2.0
+_CLOSED = 0.06
+"""Share of the frames whose lips are taken to be closed: at every p, b and m, and in pauses."""
+_ENOUGH = 5
 _SPREAD_FLOOR = 0.05
 """Components that move less than this share of the first one are noise and are not blown up."""
 
@@ -97,7 +100,14 @@ def gap_and_width(points: FloatArray) -> Doubles:
 
 
 def closed_code(codes: FloatArray, gap: Doubles, silent: Mask) -> FloatArray:
-    """Lip code of the mouth at rest: of the frames whose lips are closest, in silence if there is any."""
-    among = silent if silent.sum() >= 5 else np.ones(len(codes), bool)
-    least = np.quantile(gap[among], 0.2 if among is silent else 0.05)
-    return np.median(codes[among & (gap <= least)], axis=0).astype(np.float32)
+    """Lip code of the mouth at rest: of silent frames whose lips are closed, else of all that are.
+
+    Args:
+        codes: Lip codes, float32 [T, L].
+        gap: How far the lips are apart, [T].
+        silent: Frames without speech, bool [T]; people breathe and smile in pauses, so not all are closed.
+    """
+    closed: Mask = gap <= np.quantile(gap, _CLOSED)
+    resting = closed & silent
+    chosen = resting if resting.sum() >= _ENOUGH else closed
+    return np.median(codes[chosen], axis=0).astype(np.float32)

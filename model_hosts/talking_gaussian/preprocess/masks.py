@@ -22,6 +22,7 @@ _PERSON = 128
 _SURELY = 250
 _SKIN_LIKE = 14.0
 """Squared Mahalanobis distance below which a colour may be skin."""
+_SURELY_SKIN = 5.0
 _ENOUGH = 200
 _HAIR_WIDTH, _HANGS, _THICK = 0.55, 1.6, 9
 """How far hair may stand out beside the face and hang down below the ears, in face heights; and how thick it
@@ -96,6 +97,11 @@ def label(picture: ByteArray, person: ByteArray, points: FloatArray, materials: 
     oval, inner = face.fill(outline, size), face.fill(_shrunk(outline, 0.97), size)
     hair = head & hairy & ~inner
     hair[_row(max(points[face.RIGHT_LOBE, 1], points[face.LEFT_LOBE, 1]), size) :] = False
+    if materials.hair is not None:
+        # Above the brows what is not surely skin is hair, also where it shines or is seen against the light.
+        brows = _row(min(points[face.RIGHT_BROW, 1], points[face.LEFT_BROW, 1]), size)
+        skin = materials.skin.distance[colour[:brows]] < _SURELY_SKIN
+        hair[:brows] |= (head & ~oval)[:brows] & ~skin
     out = np.full(size, BACKGROUND, np.uint8)
     out[inside] = CLOTHES
     out[_neck(inside & ~head, colour, points, materials)] = NECK

@@ -65,7 +65,9 @@ def _pull(weighted: FloatArray, weight: FloatArray) -> FloatArray:
     """Values where there is weight, else those of a picture half the size."""
     height, width = weight.shape
     if min(height, width) < 2:
-        return (weighted / np.maximum(weight, 1e-6)[..., None]).astype(np.float32)
+        mean = weighted.sum((0, 1)) / max(float(weight.sum()), 1e-6)
+        whole: FloatArray = weighted + (1 - weight)[..., None] * mean
+        return whole.astype(np.float32)
     padded = np.pad(weight, ((0, height % 2), (0, width % 2)))
     coarse_weight = padded.reshape(padded.shape[0] // 2, 2, -1, 2).sum((1, 3))
     values = np.pad(weighted, ((0, height % 2), (0, width % 2), (0, 0)))

@@ -112,8 +112,8 @@ class Recording:
 
 _STEPS = {
     "survey": (0.05, "Looking for the face"),
-    "clip": (0.05, "Cutting the picture"),
     "sound": (0.02, "Listening"),
+    "clip": (0.05, "Cutting the picture"),
     "watch": (0.20, "Watching the face"),
     "person": (0.15, "Telling the person from the background"),
     "pose": (0.23, "Following the head"),
@@ -160,6 +160,9 @@ class _Preparation:
         findings: list[Finding] = []
         try:
             source = probe(self._video, self._options.limits)
+            if source.seconds > gate.MOST_SECONDS + 1:
+                # As the file itself says: nothing of it is decoded.
+                raise ClipRefused([gate.too_long(source.seconds)])
             origin = file_hash(self._video)
             surveyed = self._survey(source, origin)
         except VideoUnreadable as error:

@@ -29,7 +29,7 @@ REACH = 12
 NATURAL = 0.04
 """Seconds by which lips are ahead of their sound, as measured here, when both are recorded together."""
 _STEPS = FEATURE_RATE // FPS
-_DIMS = 32
+_DIMS = 16
 _TAPS = (-8, -4, -2, 0, 2, 4, 8)
 _RIDGE = 0.5
 _FOLDS = 5
@@ -85,22 +85,21 @@ def measure(features: Doubles, mouth: Doubles) -> Sync:
     count = min(len(mouth), _MOST_FRAMES)
     reduced = _principal(features)
     target = (mouth[:count] - mouth[:count].mean()) / (mouth[:count].std() + 1e-9)
-    shifts = np.arange(-REACH * _STEPS, REACH * _STEPS + 1)
+    shifts = np.arange(-REACH, REACH + 1) * _STEPS
     fit = np.array([_predictability(reduced, target, int(shift)) for shift in shifts])
-    smooth = np.convolve(np.pad(fit, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
-    best = int(smooth.argmax())
+    best = int(fit.argmax())
     place = float(best)
     if 0 < best < len(shifts) - 1:
-        low, middle, high = smooth[best - 1 : best + 2]
-        curve = low - 2 * middle + high
-        place += float(0.5 * (low - high) / curve) if curve < 0 else 0.0
-    offset = (place - REACH * _STEPS) / FEATURE_RATE - NATURAL
+        # The fit rises and falls as a parabola near its top.
+        low, middle, high = fit[best - 1 : best + 2]
+        place += 0.5 * (low - high) / min(low - 2 * middle + high, -1e-9)
+    offset = float(place - REACH) / FPS - NATURAL
     # Sound of another moment: what a match by chance reaches in this clip.
     away = np.linspace(0, len(reduced), _CHANCES + 2).astype(int)[1:-1]
     chance = max(_predictability(np.roll(reduced, int(turn), 0), target, 0) for turn in away)
-    strength, judged = float(smooth[best]), count >= _LEAST_FRAMES
+    strength, judged = float(fit[best]), count >= _LEAST_FRAMES
     clear = judged and strength > max(_LEAST_FIT, chance + _ABOVE_CHANCE)
-    return Sync(shifts / FEATURE_RATE, smooth, offset, strength, chance, clear, judged)
+    return Sync(shifts / FEATURE_RATE, fit, offset, strength, chance, clear, judged)
 
 
 def _principal(features: Doubles) -> Doubles:
@@ -119,15 +118,16 @@ def _predictability(features: Doubles, target: Doubles, shift: int) -> float:
     at = np.arange(count) * _STEPS + shift
     near = np.concatenate([features[np.clip(at + tap, 0, len(features) - 1)] for tap in _TAPS], 1)
     near = (near - near.mean(0)) / (near.std(0) + 1e-6)
-    predicted = np.zeros_like(target)
-    for fold in range(_FOLDS):
-        test = np.arange(count * fold // _FOLDS, count * (fold + 1) // _FOLDS)
-        train = np.r_[: max(0, test[0] - _GUARD), min(count, test[-1] + _GUARD) : count]
-        if not len(train):
-            continue
-        known = near[train]
-        normal = known.T @ known + _RIDGE * len(train) * np.eye(known.shape[1])
-        predicted[test] = near[test] @ np.linalg.solve(normal, known.T @ target[train])
+    folds = np.array_split(np.arange(count), _FOLDS)
+    normals, rights = [], []
+    for fold in folds:
+        # What is near the judged part is left out as well: speech does not change at once.
+        near_it = slice(max(0, fold[0] - _GUARD), fold[-1] + _GUARD)
+        normals.append(near.T @ near - near[near_it].T @ near[near_it])
+        rights.append(near.T @ target - near[near_it].T @ target[near_it])
+    normal = np.stack(normals) + _RIDGE * count * np.eye(near.shape[1])
+    weights = np.linalg.solve(normal, np.stack(rights)[..., None])[..., 0]
+    predicted = np.concatenate([near[fold] @ weight for fold, weight in zip(folds, weights, strict=True)])
     return _correlation(predicted, target)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
+import av
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, uniform_filter
@@ -17,6 +19,9 @@ ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
 THUMB = 32
+_CELLS = 4
+_FACE = 250.0
+"""Height of a face, in pixels, whose finest detail is one pixel large."""
 
 
 def watch(frames: Iterable[ByteArray], watcher: Watcher, progress: Callable[[int], None]) -> Arrays:
@@ -33,7 +38,8 @@ def watch(frames: Iterable[ByteArray], watcher: Watcher, progress: Callable[[int
     for index, picture in enumerate(frames):
         faces = watcher.faces(picture)
         found.append(bool(faces))
-        thumbs.append(_thumb(picture))
+        small = _small(picture)
+        thumbs.append(small.reshape(THUMB, _CELLS, THUMB, _CELLS, 3).mean((1, 3)).astype(np.uint8))
         if faces:
             points.append(faces[0].points)
             units.append(faces[0].units)
@@ -45,7 +51,8 @@ def watch(frames: Iterable[ByteArray], watcher: Watcher, progress: Callable[[int
         bright, sharp = _quality(picture, points[-1]) if faces else (0.0, 0.0)
         light.append(bright)
         sharpness.append(sharp)
-        colours.append(_at_landmarks(picture, points[-1]) if faces else np.zeros((face.MESH, 3), np.uint8))
+        places = points[-1][: face.MESH, :2] * np.float32(len(small) / len(picture))
+        colours.append(_at(small, places) if faces else np.zeros((face.MESH, 3), np.uint8))
         progress(index + 1)
     seen = np.array(found)
     return {
@@ -60,36 +67,32 @@ def watch(frames: Iterable[ByteArray], watcher: Watcher, progress: Callable[[int
     }
 
 
-def _thumb(picture: ByteArray) -> ByteArray:
-    """The picture in 32x32, each pixel the mean of its part."""
-    height, width = (side // THUMB * THUMB for side in picture.shape[:2])
-    parts = picture[:height, :width].reshape(THUMB, height // THUMB, THUMB, width // THUMB, 3)
-    mean: ByteArray = np.round(parts.mean((1, 3))).astype(np.uint8)
-    return mean
+def _small(picture: ByteArray) -> ByteArray:
+    """The picture in 128x128, each pixel the mean of its part."""
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    side = THUMB * _CELLS
+    return cast(ByteArray, frame.reformat(side, side, "rgb24", interpolation="AREA").to_ndarray())
 
 
 def _quality(picture: ByteArray, points: FloatArray) -> tuple[float, float]:
-    """Middle luma of the face, and the finest detail in it as a share of its coarser detail."""
+    """Middle luma of the face, and its fine detail as a share of its coarser detail."""
     low = np.clip(points[:, :2].min(0).astype(int), 0, None)
     high = points[:, :2].max(0).astype(int)
     region = grey(picture[low[1] : high[1], low[0] : high[0]])
     if min(region.shape, default=0) < 16:
         return 0.0, 0.0
-    fine = region - gaussian_filter(region, 0.8)
-    coarse = region - gaussian_filter(region, 3.2)
-    return float(np.median(region)), float(np.abs(fine).mean() / (np.abs(coarse).mean() + 1e-3))
+    scale = region.shape[0] / _FACE
+    # Two bands an octave wide, two octaves apart; finer ones would hear the noise of a codec.
+    levels = [gaussian_filter(region, sigma * scale) for sigma in (1, 2, 4, 8)]
+    fine, coarse = np.abs(levels[0] - levels[1]).mean(), np.abs(levels[2] - levels[3]).mean()
+    return float(np.median(region)), float(fine / (coarse + 1e-3))
 
 
-def _at_landmarks(picture: ByteArray, points: FloatArray) -> ByteArray:
-    """Mean colour around each landmark, uint8 [468, 3]."""
-    side = max(2, picture.shape[1] // 128)
-    height, width = (length // side * side for length in picture.shape[:2])
-    soft = picture[:height, :width].reshape(height // side, side, width // side, side, 3).mean((1, 3))
-    place = (points[: face.MESH, :2] / side).astype(int)
-    column = np.clip(place[:, 0], 0, soft.shape[1] - 1)
-    row = np.clip(place[:, 1], 0, soft.shape[0] - 1)
-    seen: ByteArray = np.round(soft[row, column]).astype(np.uint8)
-    return seen
+def _at(picture: ByteArray, places: FloatArray) -> ByteArray:
+    """Colours of a picture at places [n, 2], uint8 [n, 3]."""
+    column, row = places.astype(int).clip(0, len(picture) - 1).T
+    colours: ByteArray = picture[row, column]
+    return colours
 
 
 def _bridged(values: FloatArray, found: npt.NDArray[np.bool_]) -> FloatArray:
