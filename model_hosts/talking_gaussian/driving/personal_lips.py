@@ -2,8 +2,9 @@
 
 What is heard goes through a Gaussian process that was fitted to the person's own recording
 (training/adaptation.py). Its kernel is a sum: a linear one on the articulation channels, which every voice
-shares, and narrow ones on Whisper's features and on the spectrum, which vanish away from the recording. So
-the person's own voice gets the person's own lips, and any other voice falls back on the channels.
+shares, one on Whisper's features, most of all on what tells sounds apart in any voice, and one on the
+spectrum. The last two fade with the distance from the recording: what is like nothing in it follows the
+channels alone.
 
 Closed lips are not left to regression: the opening of the mouth is linear in the code, so a closure is the
 least change of the code that shuts it.
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid
+from model_hosts.talking_gaussian.driving.animator import FaceTrack
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.whisper_features import BANDS, FEATURES
 
@@ -183,6 +185,19 @@ class PersonalLips:
         """Opening of the mouth."""
         return Opening(self.opening_weight.astype(np.float64), self.opening_levels.astype(np.float64))
 
+    def driven(self, track: FaceTrack, at_rest: npt.ArrayLike) -> Doubles:
+        """Lip code `[T, L]` of an animated face: from its audio, its phonemes, and at rest in silence.
+
+        Args:
+            track: The face.
+            at_rest: Lip code of the closed mouth at rest, `[L]`.
+        """
+        code = self.spoken(track.channels, at_rest)
+        if track.heard.any():
+            code += track.heard[:, None] * (track.lips - code)
+        rest = np.asarray(at_rest, np.float64)
+        return np.asarray(rest + track.sounding[:, None] * (code - rest))
+
     def heard(self, heard: Heard) -> Doubles:
         """Lip code `[T, L]` of what is heard."""
         speech, bands = self.compared(heard)
@@ -235,4 +250,4 @@ def closed(code: Doubles, heard: Heard, opening: Opening) -> Doubles:
 def _distances(one: Floats, other: Floats) -> Doubles:
     """Squared distances `[T, M]`."""
     squares = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2.0 * one @ other.T
-    return np.maximum(squares, 0.0).astype(np.float64)
+    return np.asarray(np.maximum(squares, 0.0), np.float64)
