@@ -13,6 +13,7 @@ least change of the code that shuts it.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -175,10 +176,15 @@ class PersonalLips:
                     f"model.safetensors: audio.{stored} is {list(found)}, but must be {list(shape)}"
                 )
 
-    def tensors(self) -> dict[str, Floats]:
-        """What a bundle stores, by name."""
-        names = [field.name for field in fields(self)]
-        return {f"audio.{name.replace('_', '.', 1)}": getattr(self, name) for name in names}
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """What a bundle stores, by name: matrices as float16, vectors as float32."""
+        stored = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            stored[f"audio.{field.name.replace('_', '.', 1)}"] = (
+                value.astype(np.float16) if value.ndim == 2 else value
+            )
+        return stored
 
     @property
     def opening(self) -> Opening:
