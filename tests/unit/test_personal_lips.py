@@ -177,7 +177,13 @@ def test_a_mouth_at_rest_has_the_closed_code(avatar: Bundle) -> None:
     np.testing.assert_allclose(lips.spoken(RESTING[None], at_rest)[0], at_rest, atol=1e-6)
 
 
-def test_the_lips_survive_their_bundle(avatar: Bundle, tmp_path: Path) -> None:
+def drive_code(lips: PersonalLips, samples: npt.NDArray[np.int16]) -> Doubles:
+    listener = AudioListener(Ears(), LipNetwork.load(), RATE, lips)  # type: ignore[arg-type]
+    listener.push(samples)
+    return listener.lips(0, 60)
+
+
+def test_the_lips_survive_their_bundle(avatar: Bundle, fitted: Adaptation, tmp_path: Path) -> None:
     avatar.write(tmp_path / "avatar.zip")
     again = PersonalLips.of(Bundle.read(tmp_path / "avatar.zip"))
     lips = PersonalLips.of(avatar)
@@ -185,6 +191,10 @@ def test_the_lips_survive_their_bundle(avatar: Bundle, tmp_path: Path) -> None:
     assert lips is not None
     for name, value in vars(lips).items():
         np.testing.assert_array_equal(getattr(again, name), value)
+    # What is stored is as good as what was fitted.
+    samples = voiced(envelopes(3.0, seed=9))
+    stored, exact = (drive_code(one, samples) for one in (again, fitted.lips))
+    np.testing.assert_allclose(stored, exact, atol=0.03)
     assert PersonalLips.of(make_avatar()) is None
 
 

@@ -44,7 +44,8 @@ _ACCENT_WINDOW = 0.30
 _PEAK_AFTER_ONSET = 0.06
 _CROSSFADE = 0.08
 _HUSH_BEFORE, _HUSH_AFTER = 2, 16
-_PAUSE_BEFORE, _PAUSE_AFTER = 10, 30
+_PAUSE = 36
+"""Bins on either side of a moment within which speech was, and will be, for it to be a short pause."""
 _HUSH_LEVEL = 0.035
 _HUSH_SMOOTHING = np.hanning(25)[1:-1] / np.hanning(25).sum()
 
@@ -230,9 +231,11 @@ class FaceAnimator:
         open_ = self._sounding(first, count, _HUSH_BEFORE, _HUSH_AFTER)
         mouth = open_[:, None] * mouth + (1.0 - open_)[:, None] * articulation.RESTING
         if heard.any():
-            # People who were recorded take breath between phrases: their lips wait for a real pause.
-            pausing = self._sounding(first, count, _PAUSE_BEFORE, _PAUSE_AFTER)
-            open_ = open_ + heard * (pausing - open_)
+            # People who were recorded take breath between phrases: their lips stay as they are heard.
+            pause = np.minimum(
+                self._sounding(first, count, _PAUSE, 0), self._sounding(first, count, 0, _PAUSE)
+            )
+            open_ = open_ + heard * (np.maximum(open_, pause) - open_)
         bearing = self._performer.advance(self._cues(first, mouth, loudness))
         units = bearing.units + articulation.mouth_units(mouth, loudness, bearing.smile)
         self._frames += count
@@ -265,7 +268,7 @@ class FaceAnimator:
         return self._listener.lips(first, len(heard))
 
     def _sounding(self, first: int, frames: int, before: int, after: int) -> Doubles:
-        """Whether anything is heard, 0 to 1, from `before` bins before each frame's mouth to `after` later."""
+        """Whether anything is heard, 0 to 1, from `before` bins before each frame to `after` bins after."""
         count = (frames - 1) * _STEP + len(_HUSH_SMOOTHING)
         start = first * _STEP + _OFFSET - len(_HUSH_SMOOTHING) // 2 - before
         size = before + after + 1

@@ -99,7 +99,7 @@ class Driver:
             closed = track.channels[:, _CLOSED].max(1, initial=0.0).astype(np.float64)
             lip = self._lip_code(units) + closed[:, None] * self._closing
         else:
-            lip = self._personal_code(self._personal, track)
+            lip = self._personal.driven(track, self._at_rest)
         torso = np.tile(self._track_mean, (len(units), 1))
         torso[:, 1] -= self._breath_rise * track.breath
         return FrameState(
@@ -108,12 +108,6 @@ class Driver:
             self._pose(track.pose.astype(np.float64)).astype(np.float32),
             torso.astype(np.float32),
         )
-
-    def _personal_code(self, lips: PersonalLips, track: FaceTrack) -> Doubles:
-        code = lips.spoken(track.channels, self._at_rest)
-        if track.heard.any():
-            code += track.heard[:, None] * (track.lips - code)
-        return np.asarray(self._at_rest + track.sounding[:, None] * (code - self._at_rest))
 
     def _lip_code(self, units: Doubles) -> Doubles:
         return np.asarray((units - self._unit_mean) @ self._to_lip)

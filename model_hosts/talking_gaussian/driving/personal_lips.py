@@ -2,8 +2,9 @@
 
 What is heard goes through a Gaussian process that was fitted to the person's own recording
 (training/adaptation.py). Its kernel is a sum: a linear one on the articulation channels, which every voice
-shares, and narrow ones on Whisper's features and on the spectrum, which vanish away from the recording. So
-the person's own voice gets the person's own lips, and any other voice falls back on the channels.
+shares, one on Whisper's features, most of all on what tells sounds apart in any voice, and one on the
+spectrum. The last two fade with the distance from the recording: what is like nothing in it follows the
+channels alone.
 
 Closed lips are not left to regression: the opening of the mouth is linear in the code, so a closure is the
 least change of the code that shuts it.
@@ -12,11 +13,13 @@ least change of the code that shuts it.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid
+from model_hosts.talking_gaussian.driving.animator import FaceTrack
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.whisper_features import BANDS, FEATURES
 
@@ -173,15 +176,33 @@ class PersonalLips:
                     f"model.safetensors: audio.{stored} is {list(found)}, but must be {list(shape)}"
                 )
 
-    def tensors(self) -> dict[str, Floats]:
-        """What a bundle stores, by name."""
-        names = [field.name for field in fields(self)]
-        return {f"audio.{name.replace('_', '.', 1)}": getattr(self, name) for name in names}
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """What a bundle stores, by name: matrices as float16, vectors as float32."""
+        stored = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            stored[f"audio.{field.name.replace('_', '.', 1)}"] = (
+                value.astype(np.float16) if value.ndim == 2 else value
+            )
+        return stored
 
     @property
     def opening(self) -> Opening:
         """Opening of the mouth."""
         return Opening(self.opening_weight.astype(np.float64), self.opening_levels.astype(np.float64))
+
+    def driven(self, track: FaceTrack, at_rest: npt.ArrayLike) -> Doubles:
+        """Lip code `[T, L]` of an animated face: from its audio, its phonemes, and at rest in silence.
+
+        Args:
+            track: The face.
+            at_rest: Lip code of the closed mouth at rest, `[L]`.
+        """
+        code = self.spoken(track.channels, at_rest)
+        if track.heard.any():
+            code += track.heard[:, None] * (track.lips - code)
+        rest = np.asarray(at_rest, np.float64)
+        return np.asarray(rest + track.sounding[:, None] * (code - rest))
 
     def heard(self, heard: Heard) -> Doubles:
         """Lip code `[T, L]` of what is heard."""
@@ -235,4 +256,4 @@ def closed(code: Doubles, heard: Heard, opening: Opening) -> Doubles:
 def _distances(one: Floats, other: Floats) -> Doubles:
     """Squared distances `[T, M]`."""
     squares = (one**2).sum(1)[:, None] + (other**2).sum(1) - 2.0 * one @ other.T
-    return np.maximum(squares, 0.0).astype(np.float64)
+    return np.asarray(np.maximum(squares, 0.0), np.float64)

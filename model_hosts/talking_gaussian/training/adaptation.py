@@ -17,8 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from model_hosts.talking_gaussian.driving.audio_to_lips import AudioListener, LipNetwork, hear
-from model_hosts.talking_gaussian.driving.personal_lips import Heard, Opening, PersonalLips, closed, kernel
+from model_hosts.talking_gaussian.driving.audio_to_lips import LipNetwork, hear
+from model_hosts.talking_gaussian.driving.personal_lips import (
+    CHANNEL_TAPS,
+    Heard,
+    Opening,
+    PersonalLips,
+    closed,
+    kernel,
+)
 from model_hosts.talking_gaussian.driving.whisper_features import FEATURE_RATE, FeatureStream, WhisperEncoder
 from model_hosts.talking_gaussian.training.lip_regression import Regression
 
@@ -41,6 +48,8 @@ _SUPPORT = 600
 _CHANNEL_VARIANCE = 0.1
 _SPOKEN_NOISE = 0.3
 _LARGEST_GAIN = 1.6
+_OPENING_SHARE = 0.9
+"""Of the deviation of the opening that is restored: all of it would cost more in wrong places."""
 _GAIN = 0.3
 _LEAST_CORRELATION = 0.3
 _TUCKED = 0.25
@@ -126,7 +135,7 @@ def fit_lips(
     middle, scale = _channel_scale(heard[0])
     rest = truth.mean(0)
     channel_weight = np.sqrt(_CHANNEL_VARIANCE) * scale * weights.channels @ gain
-    spoken, spoken_bias = _spoken(samples, sample_rate, frames, truth, mouth, encoder, network)
+    spoken, spoken_bias = _spoken(heard[0], truth)
     lips = PersonalLips(
         **{
             **vars(draft),
@@ -246,7 +255,7 @@ def _gain(code: Doubles, truth: Doubles, heard: Heard, mouth: Opening) -> Double
     ratio = truth.std(0) / np.maximum(code.std(0), 1e-9)
     own = np.where(fits > _LEAST_CORRELATION, np.clip(ratio, 1.0, _LARGEST_GAIN / _GAIN) ** _GAIN, 1.0)
     direction = mouth.weight / max(float(mouth.weight @ mouth.weight), 1e-9)
-    wanted, gain = float(mouth.of(truth).std()), np.diag(own)
+    wanted, gain = _OPENING_SHARE * float(mouth.of(truth).std()), np.diag(own)
     for more in np.linspace(0.0, _LARGEST_GAIN - 1.0, 25):
         gain = np.diag(own) @ (np.eye(len(rest)) + more * np.outer(mouth.weight, direction))
         if float(mouth.of(closed(rest + (code - rest) @ gain, heard, mouth)).std()) >= wanted:
@@ -254,23 +263,13 @@ def _gain(code: Doubles, truth: Doubles, heard: Heard, mouth: Opening) -> Double
     return gain
 
 
-def _spoken(
-    samples: npt.NDArray[np.int16],
-    sample_rate: int,
-    frames: Integers,
-    truth: Doubles,
-    mouth: Opening,
-    encoder: WhisperEncoder,
-    network: LipNetwork,
-) -> tuple[Doubles, Doubles]:
+def _spoken(heard: Heard, truth: Doubles) -> tuple[Doubles, Doubles]:
     """Channels to the code, `[10, L]` and `[L]`, for speech whose phonemes are known.
 
     The channels of phonemes move more than those that are heard: the motion is matched to the person's for
     channels of their size.
     """
-    listener = AudioListener(encoder, network, sample_rate)
-    listener.push(samples)
-    channels = listener.channels(int(frames[0]), int(frames[-1] - frames[0]) + 1)[frames - frames[0]]
+    channels = heard.channels[:, CHANNEL_TAPS.index(0)]
     middle, rest = channels.mean(0), truth.mean(0)
     inputs = (channels - middle) / _TYPICAL
     ridge = inputs.T @ inputs + _SPOKEN_NOISE * len(inputs) / 10 * np.eye(inputs.shape[1])

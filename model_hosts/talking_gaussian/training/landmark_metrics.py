@@ -92,7 +92,8 @@ class LandmarkDecoder:
         flat = np.asarray(points, np.float64)
         inputs = _with_one(codes)
         self._shape = flat.shape[1:]
-        self._weight: Doubles = np.linalg.lstsq(inputs, flat.reshape(len(flat), -1), rcond=None)[0]
+        weight = np.linalg.lstsq(inputs, flat.reshape(len(flat), -1), rcond=None)[0]
+        self._weight = np.asarray(weight, np.float64)
 
     def landmarks(self, codes: npt.ArrayLike) -> Doubles:
         """Landmarks `[T, P, 2]` of lip codes `[T, L]`."""
