@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from model_hosts.talking_gaussian.driving.animator import FaceAnimator, FaceTrack, Listener, Utterance
 from model_hosts.talking_gaussian.driving.articulation import RESTING, Phone, mouth_units
-from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.state import TORSO_TRACK_SIZE, FrameState
 
