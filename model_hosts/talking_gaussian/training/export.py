@@ -84,7 +84,7 @@ def export_bundle(
     }
     kept_tensors, kept_drivers = _kept(path, data.maps.to_lip)
     if lips is not None:
-        kept_tensors |= {f"audio.{name}": value for name, value in lips.lips.tensors().items()}
+        kept_tensors |= lips.lips.tensors()
         drivers["audio"] = lips.summary()
     info = AvatarInfo(
         **asdict(card),

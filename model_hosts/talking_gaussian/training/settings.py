@@ -148,19 +148,7 @@ PRESETS: dict[str, Settings] = {
         torso=BranchSize(10000, 32, (8, 24, 64)),
         lip_noise=0.10,
         condition_noise=0.20,
-        growth=Growth(34000, 4000, 13000),
         learn_plate=True,
-        weights=Weights(lips=0.05, eyes=0.05, move=0.01),
-        rates=Rates(
-            xyz=4e-5,
-            rgb=2e-3,
-            sh=2e-4,
-            log_scale=4e-3,
-            quat=1e-3,
-            opacity_logit=0.03,
-            network=1e-3,
-            planes=5e-3,
-        ),
     ),
     "laptop": Settings(
         width=256,
@@ -174,5 +162,5 @@ PRESETS: dict[str, Settings] = {
     ),
 }
 """`quick` for a first look (under a minute on a large GPU), `demo` for the avatar that is shipped, `person`
-for somebody who was recorded: poses and masks are estimates there, so inputs get more noise, steps are
-smaller and the plate is learnt. `laptop` for a computer without a GPU: smaller pictures, fewer Gaussians."""
+for somebody who was recorded: poses and masks are estimates there, so inputs get more noise, and the plate is
+learnt. `laptop` for a computer without a GPU: smaller pictures, fewer Gaussians."""
