@@ -140,12 +140,8 @@ class Comparison:
         return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
 
     def _similarity(self, picture: ByteArray, truth: ByteArray) -> float:
-        pair = [
-            torch.from_numpy(np.ascontiguousarray(one)).permute(2, 0, 1)[None] / 255
-            for one in (picture, truth)
-        ]
         with torch.no_grad():
-            return float(self._structure(*pair).mean())
+            return float(self._structure(_tensor(picture), _tensor(truth)).mean())
 
     def _landmarks(self, pictures: list[ByteArray]) -> dict[str, float]:
         if self._truth_points is None:
@@ -163,9 +159,8 @@ class Comparison:
     def _points(self, pictures: list[ByteArray]) -> Doubles:
         assert self._tools is not None
         with self._tools.watcher(faces=1) as watcher:
-            return np.stack([watcher.faces(picture)[0].points[:, :2] for picture in pictures]).astype(
-                np.float64
-            )
+            points = [watcher.faces(picture)[0].points[:, :2] for picture in pictures]
+        return np.stack(points).astype(np.float64)
 
 
 LAYOUT = MouthLayout(
@@ -175,6 +170,10 @@ LAYOUT = MouthLayout(
     lips=(*face.OUTER_LIPS, *face.INNER_LIPS),
 )
 """Of the 478 landmarks."""
+
+
+def _tensor(picture: ByteArray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None] / 255
 
 
 def _decibels(squared: npt.NDArray[np.float64]) -> float:

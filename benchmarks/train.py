@@ -2,9 +2,12 @@
 
 Usage (in the environment of the trainer, `tools/training_environment DIRECTORY`):
     python -m benchmarks.train [--dataset DIRECTORY] [--steps N] [--sheet PNG] [--json]
+    python -m benchmarks.train --dataset DIRECTORY --bundle AVATAR --encoder DIRECTORY [--models DIRECTORY]
+                               [--renders NPZ] [--strip PNG]
 
-Without --dataset only the kernels are measured; with one, a recording in the layout of tools/studio, an
-avatar is trained on the CPU with the preset `laptop`.
+Without --dataset only the kernels are measured; with one, a recording, an avatar is trained on the CPU with
+the preset `laptop`. With --bundle nothing is trained: an avatar that was, is held beside the frames of the
+recording that it has not seen, its lips driven by the sound alone.
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks._held_out import Comparison, draw, heard_codes
 from benchmarks._report import Figure, Figures, run
+from model_hosts.talking_gaussian.bundle import Bundle
 from model_hosts.talking_gaussian.images import encode_png
 from model_hosts.talking_gaussian.preprocess.dataset import load
+from model_hosts.talking_gaussian.preprocess.tools import Tools
 from model_hosts.talking_gaussian.training.evaluate import evaluate
 from model_hosts.talking_gaussian.training.rasterise import Splats, rasterise
 from model_hosts.talking_gaussian.training.settings import PRESETS
@@ -27,10 +33,13 @@ from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_
 from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels, kernel_threads
 from model_hosts.talking_gaussian.training.trainer import Trainer
 from tests.doubles.dense_rasteriser import dense
+from tests.doubles.webp import stored_frame
 
 _BATCH = 4
 _REPEATS = 8
 _CHANNELS = 5
+_STRIP = 6
+"""Frames of the strip: truth, avatar, and the original when its renders are given."""
 
 
 def head(count: int, size: int, batch: int) -> tuple[Splats, float]:
@@ -126,8 +135,35 @@ def training_on_a_cpu(dataset: Path, steps: int | None, sheet: Path | None) -> F
     return figures
 
 
+def beside_the_recording(arguments: argparse.Namespace) -> Figures:
+    """How an avatar looks beside frames that it has not seen."""
+    data = load(arguments.dataset)
+    bundle = Bundle.read(arguments.bundle)
+    tools = None
+    if arguments.models is not None:
+        models = arguments.models
+        tools = Tools(models / "face_landmarker.task", models / "selfie_segmenter.tflite")
+    comparison = Comparison(data, tools)
+    heard = heard_codes(bundle, arguments.dataset, arguments.encoder, data.count)
+    drawn = list(draw(bundle, data, heard, data.held_out))
+    figures = comparison.measure("person", drawn, bounds=True)
+    figures |= comparison.measure("with_true_lips", draw(bundle, data, data.lip, data.held_out))
+    rows = [[data.frames[frame] for frame in data.held_out], drawn]
+    if arguments.renders is not None:
+        original = [np.round(stored_frame(arguments.renders, int(f))).astype(np.uint8) for f in data.held_out]
+        figures |= comparison.measure("original", original)
+        rows.append(original)
+    if arguments.strip is not None:
+        chosen = np.linspace(0, len(data.held_out) - 1, _STRIP).astype(int)
+        strip = np.concatenate([np.concatenate([row[i] for i in chosen], 1) for row in rows])
+        arguments.strip.write_bytes(encode_png(strip))
+    return figures
+
+
 def measure(arguments: argparse.Namespace) -> Figures:
     """All figures that can be taken here."""
+    if arguments.bundle is not None:
+        return beside_the_recording(arguments)
     cores = torch.get_num_threads()
     figures = kernels(cores)
     torch.set_num_threads(cores)
@@ -140,7 +176,12 @@ def measure(arguments: argparse.Namespace) -> Figures:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", type=Path, help="a recording in the layout of tools/studio")
+    parser.add_argument("--dataset", type=Path, help="a recording")
+    parser.add_argument("--bundle", type=Path, help="an avatar that was trained from it, with --encoder")
+    parser.add_argument("--encoder", type=Path, help="the asset whisper-base")
+    parser.add_argument("--models", type=Path, help="face_landmarker.task and the other; for lip landmarks")
+    parser.add_argument("--renders", type=Path, help="the original's held-out renders, to compare with")
+    parser.add_argument("--strip", type=Path, help="PNG to write frames to: truth, avatar, original")
     parser.add_argument("--steps", type=int, help="steps in all, instead of the preset's")
     parser.add_argument("--sheet", type=Path, help="PNG to write a contact sheet to")
     run("train", measure, parser)
