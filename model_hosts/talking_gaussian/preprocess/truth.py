@@ -99,7 +99,9 @@ def label_step(clip: Clip, person: Result, pose: Result, version: int) -> Result
     def compute() -> Arrays:
         points, key = clip.watched.arrays()["points"], int(pose.arrays()["key"])
         count = len(points)
-        picked = set(np.linspace(0, count - 1, min(count, _PLATE_FRAMES)).astype(int).tolist())
+        # Colours and background are learnt, too: only from frames that may be learnt from.
+        last = int(held_out_frames(count)[0]) - 1
+        picked = set(np.linspace(0, last, min(count, _PLATE_FRAMES)).astype(int).tolist())
         some = [
             (picture, mask, points[index])
             for index, (picture, mask) in enumerate(_both(clip, person))
