@@ -82,6 +82,7 @@ def _misfit(points: np.ndarray, truth: np.ndarray) -> float:
     return float(np.linalg.norm(a @ left @ right * singular.sum() / (a**2).sum() - b))
 
 
+@settings(deadline=None)
 @given(vector=st.lists(st.floats(-3, 3), min_size=3, max_size=3))
 def test_the_exponential_is_the_rotation_of_its_vector(vector: list[float]):
     turn = exponential(np.array(vector))
@@ -201,6 +202,7 @@ def test_polygons_hold_the_pixels_whose_centre_is_inside():
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=25, unique=True))
 def test_a_hull_holds_all_its_points(corners: list[tuple[int, int]]):
     points = np.array(corners, np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from model_hosts.talking_gaussian.preprocess import __main__ as command
 from model_hosts.talking_gaussian.preprocess.bundle_adjustment import angles
 from model_hosts.talking_gaussian.preprocess.dataset import MOUTH, TrainingSet, load
 from model_hosts.talking_gaussian.preprocess.gate import ClipRefused
+from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.preprocess.recording import Options, Step, prepare
 from model_hosts.talking_gaussian.preprocess.sound import read_wav
 from model_hosts.talking_gaussian.preprocess.tools import Face, Tools, ToolsMissing
@@ -170,6 +172,16 @@ def test_another_video_redoes_everything_and_another_size_only_what_depends_on_i
         with pytest.raises(Killed):
             prepare(path, tmp_path / "out", looked, options=options)
         assert looked.calls == expected
+
+
+def test_a_refused_video_leaves_no_recording_of_the_one_before(made: Made, tmp_path: Path):
+    shutil.copytree(made.directory, tmp_path / "out")
+    person = Person(40)
+    short = person.write(tmp_path / "short.mp4")
+    with pytest.raises(ClipRefused, match=r"only 1\.6 s long"):
+        prepare(short, tmp_path / "out", models(person, tmp_path), options=SMALL)
+    with pytest.raises(DatasetInvalid, match="cannot be read"):
+        load(tmp_path / "out")
 
 
 def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path):

@@ -205,6 +205,7 @@ def test_a_silent_film_has_no_sound(tmp_path: Path):
     assert read_sound(probe(_video(tmp_path / "a.mp4", [0.0, 0.04]), Limits())) is None
 
 
+@settings(deadline=None)
 @given(st.floats(-1, 1), st.integers(1, 50))
 def test_shifted_sound_is_as_long_as_the_frames(seconds: float, frames: int):
     samples = np.arange(1, 16001, dtype=np.int16)

@@ -39,6 +39,7 @@ _OWN_FOCAL = 417.8 / 512
 _VIEWS = 80
 """Views that the shape of the head is found from; all others only find their pose."""
 _POINTS = 450
+_LEAST_POINTS = 20
 _SPACING = 6
 _AGREEMENT = 0.75
 
@@ -111,6 +112,8 @@ def refine(
     picture = next(image for index, image in enumerate(frames()) if index == key)
     first = grey(picture)
     places = _followable(first, points[key], person, scale)
+    if len(places) < _LEAST_POINTS:
+        return head
     patches = cut_patches(first, places, scale)
     rigid = face.rigid()
     rest = points[:, rigid, :2].astype(np.float64)
@@ -142,7 +145,7 @@ def refine(
         weight /= weight.mean()
         views = find_poses(seen, weight, shape, views, focal, 1.0, 8)
     views = _same_frame(views, head.views)
-    poor = (weight > 0).sum(1) < 20
+    poor = (weight > 0).sum(1) < _LEAST_POINTS
     rotation, translation = views.rotation.copy(), views.translation.copy()
     rotation[poor], translation[poor] = head.views.rotation[poor], head.views.translation[poor]
     views = Views(rotation, translation)

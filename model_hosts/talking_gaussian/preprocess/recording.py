@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,7 @@ from model_hosts.talking_gaussian.preprocess.truth import (
     label_step,
     person_step,
     pose_step,
+    torso_step,
 )
 from model_hosts.talking_gaussian.preprocess.watch import loudness, watch
 
@@ -164,6 +165,7 @@ class _Preparation:
                 # As the file itself says: nothing of it is decoded.
                 raise ClipRefused([gate.too_long(source.seconds)])
             origin = file_hash(self._video)
+            self._forget_another(origin)
             surveyed = self._survey(source, origin)
         except VideoUnreadable as error:
             values: dict[str, float | str] = {"reason": str(error)}
@@ -185,7 +187,7 @@ class _Preparation:
         head = head_from_landmarks(seen["points"], seen["poses"], crop.size)
         findings += gate.judge_frames(seen, angles(head.views.rotation))
         findings += gate.judge_sound(_level(sound))
-        sync = self._sync(sound, gap_and_width(seen["points"])[:, 0])
+        sync = self._sync(sound, origin, watched)
         if sound is not None:
             findings += gate.judge_sync(sync)
         shown = shown_frames(count, findings)
@@ -199,7 +201,8 @@ class _Preparation:
         person = person_step(made, _VERSION)
         pose = pose_step(made, person, head, _VERSION)
         labels = label_step(made, person, pose, _VERSION)
-        truth = build_truth(made, pose, labels, audio, moved, _VERSION)
+        torso = torso_step(made, pose, labels, _VERSION)
+        truth = build_truth(made, pose, labels, torso, audio, moved, _VERSION)
         plate = decode_png(labels.arrays()["plate_png"].tobytes())
         self._write_sheet(rows + label_rows(shown, read_frames(clip.path), iterate_grey(labels.path), plate))
         self._publish(clip, audio, labels, truth)
@@ -237,11 +240,33 @@ class _Preparation:
 
         return self._steps.arrays("watch", (_VERSION, clip.key), look)
 
-    def _sync(self, sound: Samples | None, mouth: np.ndarray) -> Sync:
+    def _sync(self, sound: Samples | None, origin: str, watched: Result) -> Sync:
         if sound is None:
             return Sync(np.zeros(1), np.zeros(1), 0.0, 0.0, 0.0, clear=False, judged=False)
-        padded = shifted(sound, 0.0, len(mouth))
-        return measure(audio_features(padded, self._tools.encoder), mouth)
+        encoder = self._tools.encoder
+
+        def listen() -> dict[str, object]:
+            mouth = gap_and_width(watched.arrays()["points"])[:, 0]
+            return asdict(measure(audio_features(shifted(sound, 0.0, len(mouth)), encoder), mouth))
+
+        inputs = (_VERSION, origin, watched.key, encoder and encoder.name)
+        found = self._steps.arrays("sync", inputs, listen).arrays()
+        return Sync(
+            found["lags"],
+            found["fit"],
+            float(found["offset"]),
+            float(found["strength"]),
+            float(found["chance"]),
+            bool(found["clear"]),
+            bool(found["judged"]),
+        )
+
+    def _forget_another(self, origin: str) -> None:
+        """Takes away what makes a recording of another video that was made in the same directory."""
+        about = self._out / RECORDING
+        if about.exists() and json.loads(about.read_text())["video"]["sha256"] != origin:
+            (self._out / "truth.npz").unlink(missing_ok=True)
+            about.unlink()
 
     def _write_sheet(self, rows: list[np.ndarray]) -> None:
         picture = encode_png(joined(rows))

@@ -94,12 +94,14 @@ def pose_step(clip: Clip, person: Result, head: Head, version: int) -> Result:
 
 
 def label_step(clip: Clip, person: Result, pose: Result, version: int) -> Result:
-    """Label maps, `data` and `offset`; `plate_png`; `track` [T, 4] of the torso; `labels_key`."""
+    """Label maps, `data` and `offset`; `plate_png`, `plate_seen`; `labels_key` of the key frame."""
 
     def compute() -> Arrays:
         points, key = clip.watched.arrays()["points"], int(pose.arrays()["key"])
         count = len(points)
-        picked = set(np.linspace(0, count - 1, min(count, _PLATE_FRAMES)).astype(int).tolist())
+        # Colours and background are learnt, too: only from frames that may be learnt from.
+        last = int(held_out_frames(count)[0]) - 1
+        picked = set(np.linspace(0, last, min(count, _PLATE_FRAMES)).astype(int).tolist())
         some = [
             (picture, mask, points[index])
             for index, (picture, mask) in enumerate(_both(clip, person))
@@ -113,34 +115,42 @@ def label_step(clip: Clip, person: Result, pose: Result, version: int) -> Result
             labels = label(picture, mask, points[index], materials)
             packed.add(labels)
             if index == key:
-                key_labels, key_picture = labels, picture
+                key_labels = labels
             clip.tell("labels", (index + 1) / count)
-        track = track_torso(
-            clip.frames(),
-            key,
-            key_picture,
-            _torso(key_labels, points[key]),
-            lambda done: clip.tell("torso", done / count),
-        )
         return {
             **packed.arrays(),
             "plate_png": np.frombuffer(encode_png(plate), np.uint8),
             "plate_seen": seen,
-            "track": track,
             "labels_key": key_labels,
         }
 
     return clip.steps.arrays("labels", (version, person.key, pose.key), compute)
 
 
+def torso_step(clip: Clip, pose: Result, labels: Result, version: int) -> Result:
+    """The torso track: `track` [T, 4]."""
+
+    def compute() -> Arrays:
+        points, key = clip.watched.arrays()["points"], int(pose.arrays()["key"])
+        picture = next(image for index, image in enumerate(clip.frames()) if index == key)
+        torso = _torso(labels.arrays()["labels_key"], points[key])
+        track = track_torso(
+            clip.frames(), key, picture, torso, lambda done: clip.tell("torso", done / len(points))
+        )
+        return {"track": track}
+
+    return clip.steps.arrays("torso", (version, labels.key), compute)
+
+
 def build_truth(
-    clip: Clip, pose: Result, labels: Result, audio: Samples, moved: float, version: int
+    clip: Clip, pose: Result, labels: Result, torso: Result, audio: Samples, moved: float, version: int
 ) -> Result:
     """The arrays of truth.npz; see docs/recording.md."""
 
     def compute() -> Arrays:
         watched, posed, labelled = clip.watched.arrays(), pose.arrays(), labels.arrays()
         points, key, focal = watched["points"], int(posed["key"]), FOCAL * clip.size
+        track = torso.arrays()["track"]
         views = Views(posed["V"][:, :3, :3].astype(np.float64), posed["V"][:, :3, 3].astype(np.float64))
         held_out = held_out_frames(len(points))
         training = np.setdiff1d(np.arange(len(points)), held_out)
@@ -150,7 +160,7 @@ def build_truth(
         silent = silent_frames(audio, len(points))
         gap = gap_and_width(points)[:, 0]
         mouth = np.array([name.startswith(MOUTH_PREFIXES) for name in UNIT_NAMES])
-        idle = find_idle(posed["V"], watched["units"], labelled["track"], silent, mouth)
+        idle = find_idle(posed["V"], watched["units"], track, silent, mouth)
         key_view = views[key : key + 1]
         return {
             "V": posed["V"],
@@ -166,7 +176,7 @@ def build_truth(
                 face.CHIN_TIP,
                 focal,
             ),
-            "track": labelled["track"],
+            "track": track,
             "points2d": points[:, list(face.NAMED.values()), :2],
             "landmark_names": np.array(list(face.NAMED)),
             "landmarks": points,
@@ -186,7 +196,7 @@ def build_truth(
             "idle_track": idle.track,
         }
 
-    return clip.steps.arrays("truth", (version, labels.key, pose.key, audio.tobytes()), compute)
+    return clip.steps.arrays("truth", (version, torso.key, pose.key, audio.tobytes()), compute)
 
 
 def held_out_frames(count: int) -> IntArray:
