@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -87,13 +88,15 @@ class Application:
         progress: ProgressSink | None = None,
     ) -> None:
         self.settings = settings
+        installer = AssetInstaller(settings.home)
         self.hosts: Hosts = hosts or HostPool(
             settings.home,
             settings.manifests,
-            asset_path=AssetInstaller(settings.home).path,
+            asset_path=installer.path,
             threads=settings.threads,
             progress=progress,
         )
+        self._fetch_for_training = partial(_fetch, installer, self.hosts, settings.hosts.train)
         limits = settings.limits
         self.recordings = RecordingStore(settings.home / "store" / "recordings")
         self.avatars = AvatarStore(
@@ -215,7 +218,13 @@ class Application:
         hosts = HostAccess(self.hosts, start_seconds=deadlines.start_host)
         avatars, admission, scratch = self.avatars, self._admission, self._scratch
         recordings = self.recordings
-        work = AvatarWork(hosts=hosts, host=settings.hosts.train, avatars=avatars, recordings=recordings)
+        work = AvatarWork(
+            hosts=hosts,
+            host=settings.hosts.train,
+            avatars=avatars,
+            recordings=recordings,
+            fetch=self._fetch_for_training,
+        )
         self._runner = OperationRunner(
             operations, {avatar_work.CREATE: work.create, avatar_work.TRAIN: work.train}
         )
@@ -306,6 +315,13 @@ async def serve(
         await graceful
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def _fetch(installer: AssetInstaller, hosts: Hosts, name: str) -> None:
+    """Installs what a host of ours needs and is not there. Blocks."""
+    if isinstance(hosts, HostPool) and name in hosts.manifests:
+        for asset in hosts.manifests[name].assets:
+            installer.ensure(asset)
 
 
 def _sweep(scratch: Path) -> None:

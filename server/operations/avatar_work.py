@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -40,12 +41,20 @@ class AvatarWork:
         host: Name of the train host.
         avatars: Where finished avatars go.
         recordings: What they are made of.
+        fetch: Installs the model files of the train host that are missing. Blocks.
     """
 
     def __init__(
-        self, *, hosts: HostAccess, host: str, avatars: AvatarStore, recordings: RecordingStore
+        self,
+        *,
+        hosts: HostAccess,
+        host: str,
+        avatars: AvatarStore,
+        recordings: RecordingStore,
+        fetch: Callable[[], None] = lambda: None,
     ) -> None:
         self._hosts = hosts
+        self._fetch = fetch
         self._host = host
         self._avatars = avatars
         self._recordings = recordings
@@ -139,6 +148,7 @@ class AvatarWork:
         told.say(
             "Starting the host that trains; the first time its environment is built, which takes minutes."
         )
+        await asyncio.to_thread(self._fetch)
         channel = await self._hosts.channel(self._host)
         told.say("")
         yield channel
