@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from model_hosts.talking_gaussian.avatar_info import BundleInvalid
 from model_hosts.talking_gaussian.bundle import Bundle
 from model_hosts.talking_gaussian.bundle_files import read_files
-from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.model.deformation import Deformer, FrameInput, Splats
 from model_hosts.talking_gaussian.upstream import bundle as upstream
 from model_hosts.talking_gaussian.upstream.deformer import UpstreamDeformer
@@ -47,15 +46,6 @@ def read_bundle(path: Path) -> AnyBundle:
 def deformer_of(bundle: AnyBundle) -> AnyDeformer:
     """What poses the avatar of a bundle."""
     return Deformer(bundle) if isinstance(bundle, Bundle) else UpstreamDeformer(bundle)
-
-
-def lips_of(bundle: AnyBundle) -> PersonalLips | None:
-    """How the person of a bundle moves the lips, where that was learnt from a recording.
-
-    Raises:
-        BundleInvalid: What the bundle says of it cannot be used.
-    """
-    return PersonalLips.of(bundle) if isinstance(bundle, Bundle) else None
 
 
 def _version(text: bytes) -> object:

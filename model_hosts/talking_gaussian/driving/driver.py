@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from model_hosts.talking_gaussian.driving.animator import FaceAnimator, FaceTrack, Listener, Utterance
 from model_hosts.talking_gaussian.driving.articulation import RESTING, Phone, mouth_units
+from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.state import TORSO_TRACK_SIZE, FrameState
 
 if TYPE_CHECKING:
     # Types only: driving needs numpy and nothing else.
-    from model_hosts.talking_gaussian.kinds import AnyBundle, lips_of
+    from model_hosts.talking_gaussian.kinds import AnyBundle
 
 Doubles = npt.NDArray[np.float64]
 
@@ -52,7 +53,7 @@ class Driver:
         Raises:
             BundleInvalid: The lips of the bundle cannot be used.
         """
-        self._personal = lips_of(bundle)
+        self._personal = PersonalLips.of(bundle)
         self._at_rest = bundle.tensor("lip.closed").astype(np.float64)
         self._animator = FaceAnimator(seed, sample_rate, listener)
         self._unit_mean = bundle.tensor("units.mean").astype(np.float64)

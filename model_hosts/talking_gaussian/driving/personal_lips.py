@@ -127,12 +127,14 @@ class PersonalLips:
     opening_levels: Floats
 
     @classmethod
-    def of(cls, bundle: Bundle) -> PersonalLips | None:
-        """Those of a bundle, or None when it has no `audio.*`.
+    def of(cls, bundle: object) -> PersonalLips | None:
+        """Those of a bundle, or None when it has no `audio.*` or is of another kind.
 
         Raises:
             BundleInvalid: A tensor is missing, unknown or of a wrong shape.
         """
+        if not isinstance(bundle, Bundle):
+            return None
         tensors = bundle.group("audio.")
         if not tensors:
             return None

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from model_hosts.talking_gaussian.bundle import BundleInvalid, Camera
+from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.images import RgbImage
-from model_hosts.talking_gaussian.kinds import AnyBundle, deformer_of, lips_of, read_bundle
+from model_hosts.talking_gaussian.kinds import AnyBundle, deformer_of, read_bundle
 from model_hosts.talking_gaussian.rendering.rasteriser import Rasteriser
 
 MakeRasteriser = Callable[[Camera, RgbImage], Rasteriser]
@@ -41,7 +42,7 @@ class Avatar:
 
     def __init__(self, bundle: AnyBundle, make_rasteriser: MakeRasteriser) -> None:
         self.bundle = bundle
-        self.lips = lips_of(bundle)
+        self.lips = PersonalLips.of(bundle)
         self.deformer = deformer_of(bundle)
         self._make_rasteriser = make_rasteriser
         self._free: list[Desk] = []
