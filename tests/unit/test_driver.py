@@ -91,6 +91,19 @@ def test_an_avatar_that_never_moved_is_not_made_to_move(avatar: Bundle) -> None:
     assert np.abs(drive(still, 3, ["mɑmi"]).pose).max() < 1e-5
 
 
+def test_a_recorded_face_stays_in_what_was_seen_of_it_about_its_own_rest(avatar: Bundle) -> None:
+    free = drive(avatar, 3, ["mɑmibupɛ"] * 20).expression
+    size = free.shape[1]
+    low, high = np.full(size, -0.1), np.full(size, 0.2)
+    info = dataclasses.replace(
+        avatar.info, drivers={**avatar.info.drivers, "expression_range": [low.tolist(), high.tolist()]}
+    )
+    rest = avatar.tensor("units.mean") @ avatar.tensor("units.to_expression")
+    bound = drive(dataclasses.replace(avatar, info=info), 3, ["mɑmibupɛ"] * 20).expression
+    np.testing.assert_allclose(bound, np.clip(free + rest, low, high), atol=1e-5)
+    assert np.abs(free + rest).max() > 0.3
+
+
 def test_the_torso_breathes_about_its_mean(avatar: Bundle) -> None:
     track = drive(avatar, 3, ["mɑmibupɛ"] * 20).torso_track
     assert np.abs(track[:, 1] + 0.8).max() <= 1.51

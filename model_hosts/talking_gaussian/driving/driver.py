@@ -60,6 +60,8 @@ class Driver:
         self._to_lip = bundle.tensor("units.to_lip").astype(np.float64)
         self._to_expression = bundle.tensor("units.to_expression").astype(np.float64)
         drivers = bundle.info.drivers
+        seen = drivers.get("expression_range")
+        self._seen = None if seen is None else np.asarray(seen, np.float64)
         spread = bundle.tensor("pose.std").astype(np.float64)[:3]
         self._pose_scale = np.minimum(1.0, spread / _ANIMATED_SPREAD)
         self._pose_bound = np.maximum(_POSE_BOUND * spread, 1e-6)
@@ -104,10 +106,18 @@ class Driver:
         torso[:, 1] -= self._breath_rise * track.breath
         return FrameState(
             lip.astype(np.float32),
-            ((units - self._unit_mean) @ self._to_expression).astype(np.float32),
+            self._expression(units).astype(np.float32),
             self._pose(track.pose.astype(np.float64)).astype(np.float32),
             torso.astype(np.float32),
         )
+
+    def _expression(self, units: Doubles) -> Doubles:
+        """Upper face: of a recorded person about that person's own rest, and never beyond what was seen."""
+        found = (units - self._unit_mean) @ self._to_expression
+        if self._seen is not None:
+            at_rest = self._unit_mean @ self._to_expression
+            found = np.clip(found + at_rest, self._seen[0], self._seen[1])
+        return np.asarray(found)
 
     def _lip_code(self, units: Doubles) -> Doubles:
         return np.asarray((units - self._unit_mean) @ self._to_lip)

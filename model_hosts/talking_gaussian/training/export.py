@@ -21,7 +21,7 @@ from model_hosts.talking_gaussian.bundle import (
     BundleInvalid,
     Camera,
 )
-from model_hosts.talking_gaussian.preprocess.dataset import HAIR, MOUTH, SKIN
+from model_hosts.talking_gaussian.preprocess.dataset import HAIR, MOUTH, SKIN, TrainingSet
 from model_hosts.talking_gaussian.training.adaptation import Adaptation
 from model_hosts.talking_gaussian.training.frames import track_spread
 from model_hosts.talking_gaussian.training.scene import Branch, Drive
@@ -29,6 +29,7 @@ from model_hosts.talking_gaussian.training.trainer import Trainer
 
 _KEPT_PREFIXES = ("audio.", "idle.")
 _HALF_LIMIT = 6e4
+_NOISE = 0.01
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def export_bundle(
     if lips is not None:
         kept_tensors |= lips.lips.tensors()
         drivers["audio"] = lips.summary()
+        drivers["expression_range"] = _seen_expressions(data)
     info = AvatarInfo(
         **asdict(card),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -165,6 +167,15 @@ def _branch_tensors(branch: Branch) -> dict[str, npt.NDArray[Any]]:
             # torch counts the activation between the attention's two layers; the format does not.
             values["net." + name.replace("attention.2.", "attention.1.")] = value
     return {name: _array(value) for name, value in values.items()}
+
+
+def _seen_expressions(data: TrainingSet) -> list[list[float]]:
+    """Least and most of each expression channel, [2][E], but for rare noise; blinks are rare and no noise."""
+    seen = data.expression[data.training]
+    blinks = [name.startswith("blink") for name in data.maps.expression_names]
+    low = np.quantile(seen, _NOISE, axis=0)
+    high = np.where(blinks, seen.max(0), np.quantile(seen, 1 - _NOISE, axis=0))
+    return [[round(float(value), 4) for value in row] for row in (low, high)]
 
 
 def _array(value: Tensor) -> npt.NDArray[Any]:
