@@ -72,6 +72,8 @@ def recording(preprocessed: dict[str, np.ndarray]) -> TrainingSet:
         pose_statistics=pose_statistics(poses),
         units=units,
         maps=UnitMaps(names, units.mean(0), nothing, nothing, ("none",)),
+        lip=np.zeros((count, 1), np.float32),
+        silent=np.zeros(count, bool),
         track=np.zeros((count, 4), np.float32),
         key=0,
         depth=np.ones((height, width), np.float32),
