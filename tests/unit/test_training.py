@@ -232,7 +232,7 @@ def test_a_mouth_that_is_never_seen_open_gives_no_nan(data: TrainingSet):
 
 @pytest.fixture
 def tiny_preset(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(command.PRESETS, "laptop", GROWING)
+    monkeypatch.setitem(command.PRESETS, "quick", GROWING)
 
 
 def arguments(recording: Path, out: Path) -> list[str]:
