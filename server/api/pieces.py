@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import IO, Any, Final, Generic, TypeVar, cast
+from typing import IO, Any, Final, Generic, TypeVar
 
 from viseme.v1 import avatar_pb2
 
-from server.errors import FieldInvalid, FieldRequired, StageTimeout, VisemeError
+from server.api.streams import next_in_time
+from server.errors import FieldInvalid, FieldRequired, VisemeError
 from server.media.spool import disk_full_as_error
 
 Request = TypeVar("Request", avatar_pb2.ImportAvatarRequest, avatar_pb2.CreateAvatarRequest)
@@ -69,10 +70,4 @@ class Pieces(Generic[Request]):
         waiting.clear()
 
     async def _next(self) -> Request | None:
-        try:
-            async with asyncio.timeout(self._gap_seconds):
-                return cast("Request | None", await anext(self._requests, None))
-        except TimeoutError:
-            raise StageTimeout(
-                f"Nothing arrived for {self._gap_seconds:g} s, and the upload had not ended.", stage="upload"
-            ) from None
+        return await next_in_time(self._requests, self._gap_seconds)

@@ -15,6 +15,7 @@ from server.media.resample import MAX_RATE, MIN_RATE
 
 _WAITING_EVENTS = 16
 
+Request = TypeVar("Request")
 Config = TypeVar("Config", dialogue_pb2.ReplyRequest.Config, render_pb2.StreamRenderRequest.Config)
 
 
@@ -58,13 +59,22 @@ class Upload(Generic[Config]):
             yield request.audio
 
     async def _next(self) -> dialogue_pb2.ReplyRequest | render_pb2.StreamRenderRequest | None:
-        try:
-            async with asyncio.timeout(self._gap_seconds):
-                return await anext(self._requests, None)
-        except TimeoutError:
-            raise StageTimeout(
-                f"Nothing arrived for {self._gap_seconds:g} s, and the upload had not ended.", stage="upload"
-            ) from None
+        return await next_in_time(self._requests, self._gap_seconds)
+
+
+async def next_in_time(requests: AsyncIterator[Request], seconds: float) -> Request | None:
+    """The next request of an upload; None at its end.
+
+    Raises:
+        StageTimeout: It does not come within so many seconds.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(requests, None)
+    except TimeoutError:
+        raise StageTimeout(
+            f"Nothing arrived for {seconds:g} s, and the upload had not ended.", stage="upload"
+        ) from None
 
 
 def pcm_rate(config: dialogue_pb2.ReplyRequest.Config | render_pb2.StreamRenderRequest.Config) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-import time
 import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,11 +21,11 @@ import structlog
 from server.errors import AvatarExists, AvatarNotFound, AvatarNotReady, BundleInvalid, FieldInvalid
 from server.media.spool import disk_full_as_error
 from server.store.bundle_files import BUNDLE_FILES, AvatarInfo, check_bundle, unpack_bundle
+from server.store.left_over import sweep
 from server.store.paths import ResourceName, parse_resource_name
 from server.store.recordings import RecordingStore
 
 BUILTIN: Final = Path(__file__).with_name("builtin") / "avatars"
-_LEFT_OVER_SECONDS: Final = 3600
 _ZIP_DATE: Final = (1980, 1, 1, 0, 0, 0)
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("avatars")
 
@@ -85,10 +84,7 @@ class AvatarStore:
         self._placing = threading.Lock()
         with disk_full_as_error():
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in root.glob(".*"):
-            # Younger ones may belong to another process that works on the same store.
-            if time.time() - left.stat().st_mtime > _LEFT_OVER_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+        sweep(root)
 
     def get(self, name: str) -> StoredAvatar:
         """Returns one avatar.

@@ -11,7 +11,6 @@ import json
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,12 +19,12 @@ from typing import Any, Final
 
 from server.errors import AvatarExists
 from server.media.spool import disk_full_as_error
+from server.store.left_over import sweep
 from server.store.paths import parse_resource_name
 
 _ABOUT: Final = "about.json"
 _FINDINGS: Final = "findings.json"
 _VIDEO: Final = "video"
-_LEFT_OVER_SECONDS: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +128,7 @@ class RecordingStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._placing = threading.Lock()
-        for left in root.glob(".*"):
-            # Younger ones may belong to another process that works on the same store.
-            if time.time() - left.stat().st_mtime > _LEFT_OVER_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+        sweep(root)
 
     def incoming(self) -> Path:
         """A new directory for an upload; `place` makes it a recording.

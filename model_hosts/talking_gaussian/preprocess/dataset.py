@@ -34,6 +34,8 @@ LIP_DIMS = 12
 LIP_BOX = (0.25, 0.20)
 """Width and height of the box around the lips, in image widths."""
 EYE_BOX = (0.14, 0.09)
+TORSO_PIVOT = 0.86
+"""Height of the point that the torso track scales and turns about, in picture heights."""
 _BREATH_LIFT = 0.0012
 """How far a full breath lifts the shoulders of a studio recording, in metres."""
 _MOUTH_POINTS = ("mouth_left", "mouth_right", "lip_upper", "lip_lower")

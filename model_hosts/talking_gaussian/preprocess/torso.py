@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates, zoom
 
+from model_hosts.talking_gaussian.preprocess.dataset import TORSO_PIVOT
 from model_hosts.talking_gaussian.preprocess.flow import grey
 
 ByteArray = npt.NDArray[np.uint8]
@@ -15,8 +16,6 @@ FloatArray = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-PIVOT = 0.86
-"""Height of the point that the torso scales and turns about, in picture heights; the trainer's."""
 _LEVELS = ((12.0, 10), (4.0, 8), (1.5, 8))
 """Smoothing in pixels of 512, and steps."""
 _SAMPLES = 6000
@@ -75,7 +74,7 @@ class _Level:
         best = np.argsort(-strength.ravel(), kind="stable")[: 3 * _SAMPLES : 3]
         rows, columns = np.divmod(best[strength.ravel()[best] > 0], torso.shape[1])
         self._width = torso.shape[1]
-        self._pivot = np.array([torso.shape[1] / 2, PIVOT * torso.shape[0]])
+        self._pivot = np.array([torso.shape[1] / 2, TORSO_PIVOT * torso.shape[0]])
         self._at = np.stack([columns + 0.5, rows + 0.5], 1) - self._pivot
         self._value = soft[rows, columns]
         slope = np.stack([across[rows, columns], down[rows, columns]], 1).astype(np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet
+from model_hosts.talking_gaussian.preprocess.dataset import TORSO_PIVOT, TrainingSet
 from model_hosts.talking_gaussian.preprocess.resize import resized
 from model_hosts.talking_gaussian.training.frames import Frames
 from model_hosts.talking_gaussian.training.initialise import initial_gaussians
@@ -14,8 +14,6 @@ from model_hosts.talking_gaussian.training.rasterise import check_device, raster
 from model_hosts.talking_gaussian.training.scene import Drive, Scene, Shape
 from model_hosts.talking_gaussian.training.settings import Settings
 
-_PIVOT = 0.86
-"""Height of the point that the torso turns about, in picture heights."""
 BRANCHES = ("face", "mouth", "torso")
 
 
@@ -44,7 +42,7 @@ class Portrait:
             expression=data.maps.to_expression.shape[1],
             focal=data.focal,
             centre=data.centre,
-            pivot=(width / 2, _PIVOT * height),
+            pivot=(width / 2, TORSO_PIVOT * height),
         )
         check_device(device)
         self.frames = Frames(data, device)
