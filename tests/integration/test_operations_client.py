@@ -16,6 +16,8 @@ from viseme import AsyncClient, Client, Finding, Operation, VisemeError
 from viseme.host.v1 import host_pb2
 
 from server.errors import InternalError
+from server.operations.desk import OperationDesk
+from server.operations.store import OperationRecord
 from tests.doubles.ask import check_sentence
 from tests.integration.conftest import StartWorld, World
 
@@ -190,7 +192,17 @@ async def test_uploads_that_cannot_be(world: World, client: AsyncClient, clip: P
     assert world.temporary_files() == []
 
 
-async def test_the_server_is_started_again_meanwhile(start_world: StartWorld, clip: Path) -> None:
+async def test_the_server_is_started_again_meanwhile(
+    start_world: StartWorld, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited, wait = asyncio.Event(), OperationDesk.wait
+
+    async def told(desk: OperationDesk, name: str, seconds: float) -> OperationRecord:
+        waited.set()
+        return await wait(desk, name, seconds)
+
+    # A client that has had no answer yet does not wait for the server: it asks for the wait after its first.
+    monkeypatch.setattr(OperationDesk, "wait", told)
     world = await start_world()
     plan = world.hosts.plan(HOST, hang=True, after=2)
     seen, lost = asyncio.Event(), asyncio.Event()
@@ -207,6 +219,7 @@ async def test_the_server_is_started_again_meanwhile(start_world: StartWorld, cl
         watching = asyncio.ensure_future(watch(client, operation.name))
         waiting = asyncio.ensure_future(client.operations.wait(operation.name))
         await seen.wait()
+        await waited.wait()
         await world.application.stop(0)
         await lost.wait()
         await start_world(listen=world.address)
