@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import grpc
+import grpc.aio
+import psutil
+
 from server.errors import HostNotStarted
+from server.hosts.launching import CHANNEL_OPTIONS, Whereabouts
 from server.hosts.logs import last_words, rotate
 from server.hosts.manifest import HostManifest
 from server.hosts.private_directory import PrivateDirectory, runtime_parent
@@ -47,31 +53,62 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class TcpDoor:
+    """Where a host listens that is called from other machines.
+
+    Attributes:
+        address: Address of this machine.
+        tls: Directory of the keys; removed with the host.
+    """
+
+    address: str
+    tls: Path
+
+
+@dataclass(frozen=True, slots=True)
 class HostProcess:
-    """A host process that has said hello.
+    """A host process that has said hello; a `server.hosts.launching.LaunchedHost`.
 
     Attributes:
         name: Name of the host.
         hello: What it said.
         start_time: When, in UTC.
+        assets: Names of the assets it was given.
         log_path: Where its output goes.
         log_offset: Where in the log its output starts, in bytes.
+        site: None: it sees the files of this machine.
     """
 
     name: str
     hello: Hello
     start_time: datetime
+    assets: frozenset[str]
     log_path: Path
     log_offset: int
     _process: asyncio.subprocess.Process
     _socket: Path
+    site: None = None
 
     @property
     def pid(self) -> int:
         """Its process id, which is that of its process group as well."""
         return self._process.pid
 
-    async def wait(self) -> str:
+    @property
+    def python(self) -> str:
+        """Version of its Python."""
+        return self.hello.python
+
+    def connect(self) -> grpc.aio.Channel:
+        """A new channel to it; not for one behind a TCP door, whose callers have keys."""
+        credentials = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
+        return grpc.aio.secure_channel(self.hello.address, credentials, options=CHANNEL_OPTIONS)
+
+    def describe(self) -> Whereabouts:
+        """Its process and what that uses now."""
+        return Whereabouts(node="", pid=self.pid, memory_bytes=_resident_bytes(self.pid))
+
+    async def watch(self) -> str:
         """Waits for its end; says how it ended, such as "was killed by SIGKILL"."""
         return describe_exit(await self._process.wait())
 
@@ -92,13 +129,12 @@ class HostProcess:
             else:
                 _log.warning("%s does not stop; killing it", self.name)
         finally:
-            await _kill(self._process)
-            self._socket.unlink(missing_ok=True)
+            await self.kill()
 
     async def kill(self) -> None:
         """Ends it at once with all its children."""
         await _kill(self._process)
-        self._socket.unlink(missing_ok=True)
+        _remove_door(self._socket)
 
 
 class Launcher:
@@ -131,25 +167,29 @@ class Launcher:
         """Where the output of a host goes."""
         return self._home / "logs" / "hosts" / f"{name}.log"
 
-    async def launch(self, manifest: HostManifest, python: Path, assets: Mapping[str, Path]) -> HostProcess:
+    async def launch(
+        self, manifest: HostManifest, python: Path, assets: Mapping[str, Path], door: TcpDoor | None = None
+    ) -> HostProcess:
         """Starts a host and waits for its hello.
 
         Args:
             manifest: The host.
             python: Interpreter of its environment.
             assets: Directories of the assets that are installed.
+            door: Where it listens instead of on a unix socket.
 
         Raises:
             HostNotStarted: It ended, said nothing in time or said something wrong.
         """
         sockets, work = self._directories()
         self._count += 1
-        socket = sockets / f"{manifest.name}-{self._count}.sock"
+        socket = door.tls if door else sockets / f"{manifest.name}-{self._count}.sock"
+        listening = ["--listen", door.address, "--tls", str(socket)] if door else ["--socket", str(socket)]
         directory = work / manifest.name
         log_path = self.log_path(manifest.name)
         reading, writing = os.pipe()
         try:
-            command = self._command(manifest, python, assets, socket, writing)
+            command = self._command(manifest, python, assets, listening, writing)
             log_offset, log = _open_log(log_path, directory)
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -179,9 +219,18 @@ class Launcher:
             hello = await self._await_hello(manifest, process, reading, log_path, log_offset)
         except BaseException:
             await _kill(process)
-            socket.unlink(missing_ok=True)
+            _remove_door(socket)
             raise
-        return HostProcess(manifest.name, hello, datetime.now(UTC), log_path, log_offset, process, socket)
+        return HostProcess(
+            name=manifest.name,
+            hello=hello,
+            start_time=datetime.now(UTC),
+            assets=frozenset(assets),
+            log_path=log_path,
+            log_offset=log_offset,
+            _process=process,
+            _socket=socket,
+        )
 
     def close(self) -> None:
         """Removes its sockets and work directories; all hosts have ended before."""
@@ -216,11 +265,16 @@ class Launcher:
         }
 
     def _command(
-        self, manifest: HostManifest, python: Path, assets: Mapping[str, Path], socket: Path, hello: int
+        self,
+        manifest: HostManifest,
+        python: Path,
+        assets: Mapping[str, Path],
+        listening: list[str],
+        hello: int,
     ) -> list[str]:
         return [
             str(python.absolute()), "-m", manifest.module,
-            "--socket", str(socket), "--hello-fd", str(hello), "--threads", str(self._threads),
+            *listening, "--hello-fd", str(hello), "--threads", str(self._threads),
             *(f"--asset={name}={path.absolute()}" for name, path in assets.items()),
         ]  # fmt: skip
 
@@ -311,6 +365,24 @@ def _shared_packages() -> dict[str, Path]:
             raise ModuleNotFoundError(f"the package '{name}' is not installed", name=name)
         packages[name] = Path(next(iter(spec.submodule_search_locations))).resolve()
     return packages
+
+
+def _remove_door(path: Path) -> None:
+    """Removes the socket of a host, or the directory of its keys."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _resident_bytes(pid: int) -> int:
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += one.memory_info().rss
+    return total
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:

@@ -15,19 +15,19 @@ from viseme.host.v1 import host_pb2, host_pb2_grpc
 from server.errors import HostLost, HostNotFound, HostNotStarted, VisemeError
 from server.host_calls import calling
 from server.hosts.backoff import RestartPolicy
-from server.hosts.environments import EnvironmentBuilder
-from server.hosts.launcher import Launcher
+from server.hosts.launching import HostLauncher, Resources
+from server.hosts.local import LocalLauncher
 from server.hosts.logs import tail
 from server.hosts.manifest import HostManifest, load_manifests
 from server.hosts.status import HostState, HostStatus
 from server.hosts.supervisor import RunningHost, Supervisor
 from server.progress import ProgressSink
+from server.store.site import Site
 
 if TYPE_CHECKING:
     # Exists for the type checker only: at run time the same stub serves both kinds of channel.
     from viseme.host.v1.host_pb2_grpc import HostServiceAsyncStub
 
-_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _DESCRIBE_SECONDS: Final = 10.0
 _RESTART_GRACE_SECONDS: Final = 10.0
 
@@ -45,6 +45,8 @@ class HostPool:
         policy: When hosts that died are started again.
         packages: Further top-level packages that hosts may import, by directory.
         hello_seconds: How long a host may take to start.
+        elsewhere: Starts hosts on other machines.
+        wanted: The hosts that are started there, and what each needs.
 
     Raises:
         ManifestError: A host.toml is wrong.
@@ -62,13 +64,21 @@ class HostPool:
         policy: RestartPolicy | None = None,
         packages: Mapping[str, Path] | None = None,
         hello_seconds: float = 60.0,
+        elsewhere: HostLauncher | None = None,
+        wanted: Mapping[str, Resources] | None = None,
     ) -> None:
         self.manifests: Final = load_manifests(manifests)
-        self._asset_path = asset_path
-        self._progress = progress
-        self._python = python
-        self._builder = EnvironmentBuilder(home)
-        self._launcher = Launcher(home, threads, packages, hello_seconds)
+        self._here = LocalLauncher(
+            home,
+            asset_path=asset_path,
+            threads=threads,
+            progress=progress,
+            python=python,
+            packages=packages,
+            hello_seconds=hello_seconds,
+        )
+        self._elsewhere = elsewhere
+        self._wanted = dict(wanted or {})
         self._listeners: list[Callable[[str, HostLost], None]] = []
         self._supervisors = {
             name: Supervisor(
@@ -143,7 +153,18 @@ class HostPool:
             HostNotFound: There is no such host.
         """
         self._supervisor(name)
-        return tail(self._launcher.log_path(name), lines)
+        return tail(self._launcher(name).log_path(name), lines)
+
+    async def site(self, name: str) -> Site | None:
+        """The files of a host that does not see those of this machine; starts it when it does not run.
+
+        Args:
+            name: Name of the host.
+
+        Raises:
+            VisemeError: As `channel`.
+        """
+        return (await self._running(name)).process.site
 
     def on_lost(self, listener: Callable[[str, HostLost], None]) -> None:
         """Registers who hears of every host that ends unasked: its name and the error its callers get."""
@@ -156,7 +177,9 @@ class HostPool:
             grace: Seconds that running calls may take.
         """
         await asyncio.gather(*(supervisor.close(grace) for supervisor in self._supervisors.values()))
-        await asyncio.to_thread(self._launcher.close)
+        await self._here.close()
+        if self._elsewhere is not None:
+            await self._elsewhere.close()
 
     def _supervisor(self, name: str) -> Supervisor:
         try:
@@ -165,35 +188,23 @@ class HostPool:
             known = ", ".join(self._supervisors)
             raise HostNotFound(f"There is no host '{name}'.", fix=f"Use one of: {known}", host=name) from None
 
+    def _launcher(self, name: str) -> HostLauncher:
+        return self._elsewhere if self._elsewhere is not None and name in self._wanted else self._here
+
     async def _running(self, name: str) -> RunningHost:
         supervisor = self._supervisor(name)
         running = await supervisor.running()
-        if (
-            supervisor.state is HostState.DEGRADED
-            and self._assets(self.manifests[name]).keys() - running.assets
+        if supervisor.state is HostState.DEGRADED and self._launcher(name).lacks(
+            self.manifests[name], running.process.assets
         ):
             # What it lacked has been installed since it started.
             running = await supervisor.restart(_RESTART_GRACE_SECONDS)
         return running
 
-    def _assets(self, manifest: HostManifest) -> dict[str, Path]:
-        found = {name: self._asset_path(name) for name in manifest.assets}
-        return {name: path for name, path in found.items() if path is not None}
-
     async def _start(self, manifest: HostManifest) -> RunningHost:
-        python = self._python or (await self._builder.ensure(manifest, self._progress)).python
-        assets = self._assets(manifest)
-        process = await self._launcher.launch(manifest, python, assets)
-        channel = grpc.aio.secure_channel(
-            process.hello.address,
-            grpc.local_channel_credentials(grpc.LocalConnectionType.UDS),
-            options=[
-                ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-                ("grpc.max_send_message_length", _MESSAGE_BYTES),
-                # Each process has a channel of its own, even were two to use one path.
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
+        resources = self._wanted.get(manifest.name, Resources())
+        process = await self._launcher(manifest.name).launch(manifest, resources)
+        channel = process.connect()
         try:
             description = await self._ask(manifest.name, channel)
         except BaseException as error:
@@ -204,7 +215,7 @@ class HostPool:
                     f"The {manifest.name} host does not say what it is: {error.message}", host=manifest.name
                 ) from error
             raise
-        return RunningHost(process, channel, description, frozenset(assets))
+        return RunningHost(process, channel, description)
 
     async def _ask(self, name: str, channel: grpc.aio.Channel) -> host_pb2.DescribeResponse:
         stub = cast("HostServiceAsyncStub", host_pb2_grpc.HostServiceStub(channel))

@@ -11,13 +11,12 @@ from typing import Final
 
 import grpc
 import grpc.aio
-import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from viseme.host.v1 import host_pb2
 
 from server.errors import HostLost, HostNotStarted, ServerStopping, VisemeError
 from server.hosts.backoff import Breaker, RestartPolicy
-from server.hosts.launcher import HostProcess
+from server.hosts.launching import LaunchedHost
 from server.hosts.logs import last_words, rotate
 from server.hosts.manifest import HostManifest
 from server.hosts.status import HostState, HostStatus
@@ -35,17 +34,15 @@ class RunningHost:
     """A host that answers.
 
     Attributes:
-        process: Its process.
+        process: Its process, here or on another machine.
         channel: A channel to it.
         description: What it last said of itself.
-        assets: Names of the assets it was given.
         ended: Set when it does not answer any more.
     """
 
-    process: HostProcess
+    process: LaunchedHost
     channel: grpc.aio.Channel
     description: host_pb2.DescribeResponse
-    assets: frozenset[str]
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -152,6 +149,7 @@ class Supervisor:
     def status(self) -> HostStatus:
         """How it is doing now."""
         running = self._running
+        where = running.process.describe() if running else None
         problem, fix = "", ""
         if self._state is HostState.DEGRADED and running is not None:
             problem, fix = running.description.problem, running.description.fix
@@ -161,14 +159,15 @@ class Supervisor:
             name=self._manifest.name,
             state=self._state,
             capabilities=self._manifest.capabilities,
-            pid=running.process.pid if running else None,
-            memory_bytes=_resident_bytes(running.process.pid) if running else 0,
+            pid=where.pid if where else None,
+            memory_bytes=where.memory_bytes if where else 0,
             restart_count=self._restarts,
             start_time=running.process.start_time if running else None,
             problem=problem,
             fix=fix,
-            python_version=running.process.hello.python if running else "",
+            python_version=running.process.python if running else "",
             models=tuple(model.name for model in running.description.models) if running else (),
+            node=where.node if where else "",
         )
 
     def _keep(self) -> None:
@@ -244,7 +243,7 @@ class Supervisor:
     async def _watch(self, running: RunningHost) -> HostLost:
         """Returns when the process has ended unasked; kills it when it hangs."""
         process = running.process
-        exited = asyncio.ensure_future(process.wait())
+        exited = asyncio.ensure_future(process.watch())
         missed = 0
         try:
             while not (await asyncio.wait({exited}, timeout=self._policy.ping))[0]:
@@ -312,13 +311,3 @@ class Supervisor:
         task = asyncio.create_task(channel.close(_CHANNEL_GRACE_SECONDS))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
-
-
-def _resident_bytes(pid: int) -> int:
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += one.memory_info().rss
-    return total
