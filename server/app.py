@@ -37,6 +37,7 @@ from server.api.interceptors import CallInterceptor
 from server.api.operations import OperationsServicer
 from server.api.rendering import RenderServicer
 from server.assets.installer import AssetInstaller
+from server.cluster import open_cluster, open_trees, wanted_of_nodes
 from server.config import Settings
 from server.dialogue.hosts import HostAccess
 from server.errors import PortInUse
@@ -53,6 +54,7 @@ from server.operations.avatar_work import AvatarWork
 from server.operations.desk import OperationDesk
 from server.operations.runner import OperationRunner
 from server.operations.store import OperationStore
+from server.operations.workplace import Workplaces
 from server.progress import ProgressSink
 from server.store.avatars import BUILTIN, AvatarStore
 from server.store.recordings import RecordingStore
@@ -89,12 +91,16 @@ class Application:
     ) -> None:
         self.settings = settings
         installer = AssetInstaller(settings.home)
+        trees = open_trees(settings)
+        self._workplaces = Workplaces(trees)
         self.hosts: Hosts = hosts or HostPool(
             settings.home,
             settings.manifests,
             asset_path=installer.path,
             threads=settings.threads,
             progress=progress,
+            elsewhere=open_cluster(settings),
+            wanted=wanted_of_nodes(settings),
         )
         self._fetch_for_training = partial(_fetch, installer, self.hosts, settings.hosts.train)
         limits = settings.limits
@@ -223,6 +229,7 @@ class Application:
             host=settings.hosts.train,
             avatars=avatars,
             recordings=recordings,
+            workplaces=self._workplaces,
             fetch=self._fetch_for_training,
         )
         self._runner = OperationRunner(
@@ -248,7 +255,12 @@ class Application:
         render_pb2_grpc.add_RenderServiceServicer_to_server(rendering, server)
         avatar_pb2_grpc.add_AvatarServiceServicer_to_server(
             AvatarServicer(
-                settings=settings, avatars=avatars, recordings=recordings, desk=desk, scratch=scratch
+                settings=settings,
+                avatars=avatars,
+                recordings=recordings,
+                desk=desk,
+                scratch=scratch,
+                workplaces=self._workplaces,
             ),
             server,
         )
@@ -319,7 +331,7 @@ async def serve(
 
 def _fetch(installer: AssetInstaller, hosts: Hosts, name: str) -> None:
     """Installs what a host of ours needs and is not there. Blocks."""
-    if isinstance(hosts, HostPool) and name in hosts.manifests:
+    if isinstance(hosts, HostPool) and name in hosts.manifests and not hosts.is_elsewhere(name):
         for asset in hosts.manifests[name].assets:
             installer.ensure(asset)
 

@@ -11,6 +11,7 @@ from viseme.host.v1 import host_pb2
 
 from server.errors import StageTimeout
 from server.host_calls import ModelHosts
+from server.store.site import Site
 
 T = TypeVar("T")
 
@@ -44,6 +45,15 @@ class HostAccess:
             VisemeError: It cannot be started.
         """
         return await self._in_time(name, self._hosts.describe(name))
+
+    async def site(self, name: str) -> Site | None:
+        """The files of a host that does not see those of this machine; starts it when it does not run.
+
+        Raises:
+            StageTimeout: It did not start in time.
+            VisemeError: It cannot be started.
+        """
+        return await self._in_time(name, self._hosts.site(name))
 
     def start_early(self, *names: str) -> asyncio.Task[None]:
         """Starts hosts side by side, in the background. Errors are dropped: who needs the host meets them."""

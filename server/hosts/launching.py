@@ -1,6 +1,6 @@
 """What the supervisor needs of whoever starts hosts: launch, describe, stop, watch.
 
-`server.hosts.launcher` starts them on this machine, `server.hosts.ray_launcher` on the nodes of a Ray cluster.
+`server.hosts.local` starts them on this machine, `server.hosts.ray_launcher` on the nodes of a Ray cluster.
 Another system that places processes fits behind the same four calls.
 """
 
@@ -119,7 +119,7 @@ class HostLauncher(Protocol):
             resources: What it needs.
 
         Raises:
-            HostNotStarted: It ended, said nothing in time or said something wrong, or there is no place for it.
+            HostNotStarted: It ended, said nothing in time or said something wrong, or there is no room for it.
             EnvironmentFailed: Its environment cannot be built.
         """
 

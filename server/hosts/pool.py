@@ -166,6 +166,10 @@ class HostPool:
         """
         return (await self._running(name)).process.site
 
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether a host is started on other machines."""
+        return self._launcher(name) is not self._here
+
     def on_lost(self, listener: Callable[[str, HostLost], None]) -> None:
         """Registers who hears of every host that ends unasked: its name and the error its callers get."""
         self._listeners.append(listener)

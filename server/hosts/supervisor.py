@@ -177,6 +177,7 @@ class Supervisor:
     async def _keep_running(self) -> None:
         while True:
             self._state = HostState.STARTING
+            started = False
             try:
                 running = await self._start()
             except HostNotStarted as error:
@@ -195,6 +196,7 @@ class Supervisor:
                     f"The {self._manifest.name} host cannot be started: {error}.", host=self._manifest.name
                 )
             else:
+                started = True
                 self._accept(running)
                 self._error = await self._watch(running)
             delay = self._breaker.failed()
@@ -202,7 +204,9 @@ class Supervisor:
                 self._give_up()
                 return
             self._state = HostState.BACKING_OFF
-            self._reject(self._error)
+            if not started:
+                self._reject(self._error)
+            # Else those who wait came after its end, which takes a moment, and wait for the next one.
             await asyncio.sleep(delay)
             self._restarts += 1
 

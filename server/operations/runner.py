@@ -12,7 +12,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from server.error_status import status_message
-from server.errors import HostLost, InternalError, OperationCancelled, VisemeError
+from server.errors import BlobsUnreachable, HostLost, InternalError, OperationCancelled, VisemeError
 from server.operations.store import OperationRecord, OperationStore
 
 Report = Callable[[Message], None]
@@ -89,7 +89,7 @@ class OperationRunner:
             log.info("operation_interrupted")
             if _cancelled_from_outside():
                 raise
-        except HostLost as error:
+        except (HostLost, BlobsUnreachable) as error:
             if record.attempt < _ATTEMPTS:
                 log.warning("operation_lost_its_host", problem=error.message)
                 await asyncio.to_thread(self._store.release, record, _RETRY_SECONDS)

@@ -16,28 +16,28 @@ class Site(Protocol):
         """A directory with the files of a tree, which must not be changed.
 
         Raises:
-            BlobError: The tree cannot be had.
+            VisemeError: The tree cannot be had.
         """
 
     async def open_work(self, key: str, kept: Sequence[str]) -> str:
         """A directory to work in, with the files that were last kept under the key.
 
-        Files of it are kept from now on whenever they have changed. What cannot be used is left out: work that
-        goes on from less than it had done is better than none.
+        Files of it are kept from now on whenever they have changed. What cannot be used is left out: work
+        that goes on from less than it had done is better than none.
 
         Args:
             key: The tree.
             kept: Names of the files that are kept.
 
         Raises:
-            BlobError: The blob store is away, or refuses.
+            VisemeError: The blob store is away, or refuses.
         """
 
     async def publish(self, directory: str, key: str) -> None:
         """Stores a directory that was made there as a tree.
 
         Raises:
-            BlobError: It cannot be stored.
+            VisemeError: It cannot be stored.
         """
 
     async def close_work(self, directory: str) -> None:

@@ -173,6 +173,9 @@ class DoubleHosts:
         stub = host_pb2_grpc.HostServiceStub(await self.channel(name))
         return await stub.Describe(host_pb2.DescribeRequest())  # type: ignore[no-any-return,misc]
 
+    async def site(self, name: str) -> None:
+        await self.channel(name)
+
     def snapshot(self) -> list[HostStatus]:
         return [
             HostStatus(

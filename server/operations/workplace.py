@@ -1,0 +1,199 @@
+"""Where an avatar is made: beside its recording on this machine, or where the train host runs.
+
+With a blob store the checkpoint, the recording and the bundle are in it as well, so that what one machine has
+done is not lost with it. Its trees are `recordings/ID`, `trainings/ID` and `bundles/ID`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from server.errors import InternalError, VisemeError
+from server.store.keeper import Keeper
+from server.store.recordings import StoredRecording
+from server.store.site import Site
+from server.store.trees import TreeStore
+
+_PREVIEW_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Paths of a preparation as the host sees them.
+
+    Attributes:
+        video: The video as it was uploaded.
+        recording: Directory that is made of it.
+    """
+
+    video: str
+    recording: str
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Paths of a training as the host sees them.
+
+    Attributes:
+        recording: Directory of the prepared recording.
+        bundle: Directory to write the bundle to.
+        checkpoint: File of the state.
+        preview: File of the latest picture.
+    """
+
+    recording: str
+    bundle: str
+    checkpoint: str
+    preview: str
+
+
+class Workplaces:
+    """Opens the places in which avatars are made.
+
+    Args:
+        trees: The blob store, when there is one.
+    """
+
+    def __init__(self, trees: TreeStore | None = None) -> None:
+        self._trees = trees
+
+    @asynccontextmanager
+    async def preparing(self, recording: StoredRecording, site: Site | None) -> AsyncIterator[Preparation]:
+        """Where a video becomes a recording, which is beside the video once the context has ended well.
+
+        Args:
+            recording: The recording.
+            site: Files of the host, when it does not see those of this machine.
+
+        Raises:
+            VisemeError: The blob store is away or refuses.
+        """
+        if site is None:
+            yield Preparation(str(recording.video), str(recording.prepared))
+        else:
+            trees, key = self._required(), f"videos/{recording.identifier}"
+            await asyncio.to_thread(trees.publish, key, recording.directory, [recording.video.name])
+            work = await site.open_work(key, [])
+            try:
+                video = await site.borrow(key)
+                yield Preparation(f"{video}/{recording.video.name}", f"{work}/recording")
+                await site.publish(f"{work}/recording", _recording(recording))
+                await asyncio.to_thread(_replace, trees, _recording(recording), recording.prepared)
+            finally:
+                await site.close_work(work)
+            await asyncio.to_thread(trees.delete, key)
+        if self._trees is not None and site is None:
+            await asyncio.to_thread(self._trees.publish, _recording(recording), recording.prepared)
+
+    @asynccontextmanager
+    async def training(
+        self, recording: StoredRecording, bundle: Path, site: Site | None
+    ) -> AsyncIterator[Training]:
+        """Where a recording becomes a bundle, which is on this machine once the context has ended well.
+
+        Args:
+            recording: The recording.
+            bundle: Directory of the bundle on this machine.
+            site: Files of the host, when it does not see those of this machine.
+
+        Raises:
+            VisemeError: The blob store is away or refuses.
+        """
+        checkpoint, preview = recording.checkpoint.name, recording.preview.name
+        kept = [checkpoint, f"{checkpoint}.previous", preview]
+        key = _training(recording)
+        if site is None:
+            here = Training(
+                str(recording.prepared), str(bundle), str(recording.checkpoint), str(recording.preview)
+            )
+            if self._trees is None:
+                yield here
+                return
+            if not recording.checkpoint.exists():
+                await asyncio.to_thread(self._trees.fetch_usable, key, recording.directory)
+            keeper = Keeper(self._trees, key, recording.directory, kept)
+            keeper.start()
+            try:
+                yield here
+            finally:
+                await keeper.stop()
+            await asyncio.to_thread(self._trees.publish, _bundle(recording), bundle)
+            return
+        trees = self._required()
+        await asyncio.to_thread(trees.publish, _recording(recording), recording.prepared)
+        work = await site.open_work(key, kept)
+        looking = asyncio.create_task(self._copy_preview(trees, key, recording))
+        try:
+            there = await site.borrow(_recording(recording))
+            yield Training(there, f"{work}/bundle", f"{work}/{checkpoint}", f"{work}/{preview}")
+            await site.publish(f"{work}/bundle", _bundle(recording))
+            await asyncio.to_thread(trees.fetch, _bundle(recording), bundle)
+        finally:
+            looking.cancel()
+            await site.close_work(work)
+
+    async def finished(self, recording: StoredRecording) -> None:
+        """Forgets the state of a training whose avatar is stored."""
+        if self._trees is not None:
+            await asyncio.to_thread(self._trees.delete, _training(recording))
+
+    async def forget(self, identifier: str) -> None:
+        """Removes everything of an avatar from the blob store.
+
+        Args:
+            identifier: Last segment of the avatar's name.
+
+        Raises:
+            VisemeError: The blob store is away or refuses.
+        """
+        if self._trees is not None:
+            for kind in ("trainings", "recordings", "videos", "bundles"):
+                await asyncio.to_thread(self._trees.delete, f"{kind}/{identifier}")
+
+    def _required(self) -> TreeStore:
+        if self._trees is None:
+            raise InternalError("A host on another machine needs a blob store.")
+        return self._trees
+
+    async def _copy_preview(self, trees: TreeStore, key: str, recording: StoredRecording) -> None:
+        digest: str | None = None
+        while True:
+            await asyncio.sleep(_PREVIEW_SECONDS)
+            with contextlib.suppress(VisemeError):
+                latest = await asyncio.to_thread(trees.digest, key)
+                if latest != digest:
+                    digest = latest
+                    await asyncio.to_thread(
+                        trees.fetch_usable, key, recording.directory, {recording.preview.name}
+                    )
+
+
+def _recording(recording: StoredRecording) -> str:
+    return f"recordings/{recording.identifier}"
+
+
+def _training(recording: StoredRecording) -> str:
+    return f"trainings/{recording.identifier}"
+
+
+def _bundle(recording: StoredRecording) -> str:
+    return f"bundles/{recording.identifier}"
+
+
+def _replace(trees: TreeStore, key: str, directory: Path) -> None:
+    """Fetches a tree in place of a directory; the old one stays when that fails."""
+    place = Path(tempfile.mkdtemp(prefix=".fetched-", dir=directory.parent))
+    try:
+        trees.fetch(key, place / "tree")
+        shutil.rmtree(directory, ignore_errors=True)
+        (place / "tree").rename(directory)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
