@@ -99,7 +99,7 @@ class Application:
             asset_path=installer.path,
             threads=settings.threads,
             progress=progress,
-            elsewhere=open_cluster(settings),
+            elsewhere=open_cluster(settings, trees),
             wanted=wanted_of_nodes(settings),
         )
         self._fetch_for_training = partial(_fetch, installer, self.hosts, settings.hosts.train)
@@ -114,6 +114,7 @@ class Application:
         )
         self._operations: OperationStore | None = None
         self._runner: OperationRunner | None = None
+        self._restoring: asyncio.Task[None] | None = None
         # Of this process alone: a second server on the same home must not touch it.
         self._scratch = settings.home / "store" / "tmp" / f"server-{os.getpid()}"
         self._admission = Admission(limits.max_concurrent_requests)
@@ -165,6 +166,7 @@ class Application:
             )
         await server.start()
         self._server = server
+        self._restoring = asyncio.create_task(self._workplaces.restore(self.avatars), name="restore-bundles")
         if self._runner is not None:
             self._runner.start()
         for name in ("", *names):
@@ -195,6 +197,8 @@ class Application:
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(self.settings.stop_grace_seconds if grace is None else grace)
+        if self._restoring is not None:
+            self._restoring.cancel()
         if self._runner is not None:
             await self._runner.stop()
         if self._operations is not None:

@@ -20,8 +20,12 @@ def open_trees(settings: Settings) -> TreeStore | None:
     return TreeStore(open_blobs(_blobs(settings))) if settings.store.blobs else None
 
 
-def open_cluster(settings: Settings) -> HostLauncher | None:
+def open_cluster(settings: Settings, trees: TreeStore | None) -> HostLauncher | None:
     """What starts hosts on nodes, when a cluster is configured.
+
+    Args:
+        settings: The settings.
+        trees: The blob store, when one is configured.
 
     Raises:
         ConfigInvalid: Something that it needs is missing.
@@ -29,15 +33,16 @@ def open_cluster(settings: Settings) -> HostLauncher | None:
     cluster = settings.cluster
     if not cluster.address:
         return None
-    if not settings.store.blobs:
+    if trees is None:
         raise ConfigInvalid(
             "Hosts on other machines need a blob store that every node reaches.",
             fix='Set blobs in [store], for example blobs = "s3://bucket/prefix"',
         )
-    if settings.hosts.render in cluster.hosts or settings.hosts.chat in cluster.hosts:
+    if settings.hosts.chat in cluster.hosts:
+        # It is asked over HTTP, on a port of the loopback.
         raise ConfigInvalid(
-            "The hosts that render and chat run on the server's machine only.",
-            fix="Remove them from [cluster.hosts]",
+            f"The {settings.hosts.chat} host runs on the server's machine only.",
+            fix="Remove it from [cluster.hosts]; language models elsewhere are [[llm.providers]]",
         )
     # Only here: what these modules import is an extra.
     try:
@@ -54,7 +59,7 @@ def open_cluster(settings: Settings) -> HostLauncher | None:
         blobs=_blobs(settings),
         manifests="" if settings.manifests == MANIFESTS else str(settings.manifests),
     )
-    return RayLauncher(cluster.address, settings.home, agents, place_seconds=cluster.place_seconds)
+    return RayLauncher(cluster.address, settings.home, agents, trees, place_seconds=cluster.place_seconds)
 
 
 def wanted_of_nodes(settings: Settings) -> Mapping[str, Resources]:

@@ -25,6 +25,7 @@ from server.errors import (
     VideoEmpty,
     VideoTooLarge,
     VideoTruncated,
+    VisemeError,
 )
 from server.operations import avatar_work
 from server.operations.avatar_view import AvatarView
@@ -97,6 +98,11 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         with tempfile.NamedTemporaryFile(dir=self._scratch, prefix="import-", suffix=".zip") as file:
             await pieces.save(file, limit, bundle_too_large(limit))
             stored = await asyncio.to_thread(self._avatars.import_zip, Path(file.name), metadata.avatar_id)
+        try:
+            await self._workplaces.keep_bundle(stored)
+        except VisemeError:
+            await asyncio.to_thread(self._avatars.delete, stored.name)
+            raise
         return await asyncio.to_thread(self._message, stored.name)
 
     async def ExportAvatar(  # noqa: N802 (named by the proto)

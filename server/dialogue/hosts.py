@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import TypeVar
 
 import grpc.aio
@@ -11,6 +12,8 @@ from viseme.host.v1 import host_pb2
 
 from server.errors import StageTimeout
 from server.host_calls import ModelHosts
+from server.store.avatars import StoredAvatar
+from server.store.paths import parse_resource_name
 from server.store.site import Site
 
 T = TypeVar("T")
@@ -54,6 +57,21 @@ class HostAccess:
             VisemeError: It cannot be started.
         """
         return await self._in_time(name, self._hosts.site(name))
+
+    async def bundle(self, name: str, avatar: StoredAvatar) -> Path:
+        """The bundle of an avatar as a host sees it, which may be on another machine.
+
+        Raises:
+            VisemeError: The host cannot be started, or the bundle cannot be taken there.
+        """
+        site = await self.site(name)
+        if site is None:
+            return avatar.directory
+        key = f"bundles/{parse_resource_name(avatar.name, 'avatars').id}"
+        if avatar.builtin:
+            # Not restored as an avatar that was made or imported.
+            key = f"builtin/{key}"
+        return Path(await site.bring(avatar.directory, key))
 
     def start_early(self, *names: str) -> asyncio.Task[None]:
         """Starts hosts side by side, in the background. Errors are dropped: who needs the host meets them."""

@@ -119,7 +119,7 @@ class HostLauncher(Protocol):
             resources: What it needs.
 
         Raises:
-            HostNotStarted: It ended, said nothing in time or said something wrong, or there is no room for it.
+            HostNotStarted: It ended, said nothing in time or something wrong, or there is no room for it.
             EnvironmentFailed: Its environment cannot be built.
         """
 

@@ -170,6 +170,19 @@ class HostPool:
         """Whether a host is started on other machines."""
         return self._launcher(name) is not self._here
 
+    def want(self, name: str, resources: Resources) -> None:
+        """Says what a host needs of a node from its next start on; it must be one that runs on nodes.
+
+        Whoever decides on which node or GPU a host goes says so here, before the start that it decides on.
+
+        Args:
+            name: Name of the host.
+            resources: What it needs.
+        """
+        if not self.is_elsewhere(name):
+            raise ValueError(f"the {name} host runs on this machine")
+        self._wanted[name] = resources
+
     def on_lost(self, listener: Callable[[str, HostLost], None]) -> None:
         """Registers who hears of every host that ends unasked: its name and the error its callers get."""
         self._listeners.append(listener)

@@ -1,9 +1,9 @@
 """A child process of the server that talks to Ray, so that nothing Ray does can end the server.
 
 Ray ends the process that uses it when the head of its cluster has been away for a minute. Requests come as
-lines of JSON on stdin, `{"id": 1, "call": "launch", …}`, and answers go out on stdout in the order in which they
-are ready: `{"id": 1, …}`. `{"cancel": 1}` gives a request up. The end of stdin ends the process, and with it all
-that it has placed.
+lines of JSON on stdin, `{"id": 1, "call": "launch", …}`, and answers go out on stdout as they are ready,
+`{"id": 1, …}`. `{"cancel": 1}` gives a request up. The end of stdin ends the process, and with it all that it
+has placed.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from server.hosts.launching import CHANNEL_OPTIONS, Resources, Whereabouts
 from server.hosts.logs import rotate
 from server.hosts.manifest import HostManifest
 from server.hosts.ray_agent import AgentSettings
+from server.store.trees import TreeStore
 
 _DESCRIBE_SECONDS: Final = 2.0
 _CALL_SECONDS: Final = 10.0
@@ -36,13 +37,16 @@ class RayLauncher:
         address: `HOST:PORT` of the cluster's head.
         home: VISEME_HOME of this machine; the logs of the hosts are copied into it.
         agents: What the agents on the nodes need to know.
+        trees: The blob store that this machine and the nodes reach.
         place_seconds: How long a host may wait for room on a node.
 
     Raises:
         ConfigInvalid: Ray is not installed.
     """
 
-    def __init__(self, address: str, home: Path, agents: AgentSettings, *, place_seconds: float) -> None:
+    def __init__(
+        self, address: str, home: Path, agents: AgentSettings, trees: TreeStore, *, place_seconds: float
+    ) -> None:
         if find_spec("ray") is None:
             raise ConfigInvalid(
                 "Hosts on other machines need Ray, which is not installed.", fix="pip install 'viseme[ray]'"
@@ -50,6 +54,7 @@ class RayLauncher:
         self._address = address
         self._logs = home.absolute() / "logs" / "hosts"
         self._agents = agents
+        self._trees = trees
         self._place_seconds = place_seconds
         self._caller = new_identity()
         self._bridge: _Bridge | None = None
@@ -81,7 +86,7 @@ class RayLauncher:
             wait_for_node=manifest.name in self._placed,
         )
         self._placed.add(manifest.name)
-        return RayHost(bridge, self._caller, said, self.log_path(manifest.name))
+        return RayHost(bridge, self._caller, said, self.log_path(manifest.name), self._trees)
 
     def lacks(self, manifest: HostManifest, given: frozenset[str]) -> bool:
         """False: agents fetch what a host needs before they start it."""
@@ -115,7 +120,9 @@ class RayHost:
         site: Its files.
     """
 
-    def __init__(self, bridge: _Bridge, caller: Identity, said: Mapping[str, Any], log_path: Path) -> None:
+    def __init__(
+        self, bridge: _Bridge, caller: Identity, said: Mapping[str, Any], log_path: Path, trees: TreeStore
+    ) -> None:
         self.python: str = said["python"]
         self.start_time = datetime.now(UTC)
         self.assets: frozenset[str] = frozenset(said["assets"])
@@ -130,7 +137,7 @@ class RayHost:
         self._certificate: bytes = said["certificate"].encode()
         self._read_offset: int = said["log_offset"]
         self._where = _whereabouts(said)
-        self.site = RaySite(bridge, self._handle)
+        self.site = RaySite(bridge, self._handle, trees)
         self._following = asyncio.create_task(self._follow(), name="follow-host")
 
     def connect(self) -> grpc.aio.Channel:
@@ -188,26 +195,38 @@ class RaySite:
     Args:
         bridge: To the cluster.
         handle: Of the agent.
+        trees: The blob store.
     """
 
-    def __init__(self, bridge: _Bridge, handle: int) -> None:
+    def __init__(self, bridge: _Bridge, handle: int, trees: TreeStore) -> None:
         self._bridge = bridge
         self._handle = handle
+        self._trees = trees
+        self._brought: dict[str, tuple[object, str]] = {}
 
-    async def borrow(self, key: str) -> str:
-        """A directory with the files of a tree."""
-        return str(await self._call("borrow", key=key))
+    async def bring(
+        self, directory: Path, key: str, names: Sequence[str] | None = None, work: str = ""
+    ) -> str:
+        """Takes a directory of this machine there; nothing is sent that is there already."""
+        state = await asyncio.to_thread(_state, directory)
+        if not work and (known := self._brought.get(key)) is not None and known[0] == state:
+            return known[1]
+        await asyncio.to_thread(self._trees.publish, key, directory, names)
+        there = str(await self._call("borrow", key=key, work=work))
+        if not work:
+            self._brought[key] = (state, there)
+        return there
 
     async def open_work(self, key: str, kept: Sequence[str]) -> str:
-        """A directory to work in."""
+        """Makes a directory there to work in."""
         return str(await self._call("open_work", key=key, kept=list(kept)))
 
     async def publish(self, directory: str, key: str) -> None:
-        """Stores a directory as a tree."""
+        """Stores a directory there as a tree."""
         await self._call("publish", directory=directory, key=key)
 
     async def close_work(self, directory: str) -> None:
-        """Keeps the files a last time and removes the directory."""
+        """Keeps the files of a work directory a last time and removes it."""
         await self._call("close_work", directory=directory)
 
     async def _call(self, method: str, **arguments: Any) -> Any:
@@ -301,6 +320,12 @@ class _Bridge:
         for answer in self.waiting.values():
             if not answer.done():
                 answer.set_exception(HostLost("The connection to the Ray cluster was lost."))
+
+
+def _state(directory: Path) -> object:
+    """Changes when a file of a directory does."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [(str(path), (status := path.stat()).st_ino, status.st_mtime_ns, status.st_size) for path in files]
 
 
 def _whereabouts(said: Mapping[str, Any]) -> Whereabouts:

@@ -69,7 +69,7 @@ class AvatarWork:
         recording = self._recording(record)
         progress = _begun(record)
         if record.attempt == 1:
-            # What the blob store has under this name is of another video.
+            # What the blob store may have under this name is of another video.
             await self._workplaces.forget(recording.identifier)
         await self._prepare(recording, _Reporter(progress, report, 0, _PREPARING if request.train else 1))
         if request.train:

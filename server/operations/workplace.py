@@ -1,13 +1,14 @@
 """Where an avatar is made: beside its recording on this machine, or where the train host runs.
 
 With a blob store the checkpoint, the recording and the bundle are in it as well, so that what one machine has
-done is not lost with it. Its trees are `recordings/ID`, `trainings/ID` and `bundles/ID`.
+done is not lost with it. Its trees are `recordings/ID`, `trainings/ID/VIDEO` and `bundles/ID`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,13 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from server.errors import InternalError, VisemeError
+import structlog
+
+from server.errors import AvatarExists, BlobDamaged, BundleInvalid, FieldInvalid, InternalError, VisemeError
+from server.store.avatars import AvatarStore, StoredAvatar
 from server.store.keeper import Keeper
+from server.store.paths import parse_resource_name
 from server.store.recordings import StoredRecording
 from server.store.site import Site
 from server.store.trees import TreeStore
 
 _PREVIEW_SECONDS: Final = 3.0
+_log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("workplace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +86,9 @@ class Workplaces:
             yield Preparation(str(recording.video), str(recording.prepared))
         else:
             trees, key = self._required(), f"videos/{recording.identifier}"
-            await asyncio.to_thread(trees.publish, key, recording.directory, [recording.video.name])
             work = await site.open_work(key, [])
             try:
-                video = await site.borrow(key)
+                video = await site.bring(recording.directory, key, [recording.video.name], work)
                 yield Preparation(f"{video}/{recording.video.name}", f"{work}/recording")
                 await site.publish(f"{work}/recording", _recording(recording))
                 await asyncio.to_thread(_replace, trees, _recording(recording), recording.prepared)
@@ -128,17 +133,35 @@ class Workplaces:
             await asyncio.to_thread(self._trees.publish, _bundle(recording), bundle)
             return
         trees = self._required()
-        await asyncio.to_thread(trees.publish, _recording(recording), recording.prepared)
         work = await site.open_work(key, kept)
         looking = asyncio.create_task(self._copy_preview(trees, key, recording))
         try:
-            there = await site.borrow(_recording(recording))
+            there = await site.bring(recording.prepared, _recording(recording), work=work)
             yield Training(there, f"{work}/bundle", f"{work}/{checkpoint}", f"{work}/{preview}")
             await site.publish(f"{work}/bundle", _bundle(recording))
             await asyncio.to_thread(trees.fetch, _bundle(recording), bundle)
         finally:
             looking.cancel()
             await site.close_work(work)
+
+    async def keep_bundle(self, avatar: StoredAvatar) -> None:
+        """Puts the bundle of an avatar that came from elsewhere into the blob store.
+
+        Raises:
+            VisemeError: The blob store is away or refuses.
+        """
+        if self._trees is not None:
+            key = f"bundles/{parse_resource_name(avatar.name, 'avatars').id}"
+            await asyncio.to_thread(self._trees.publish, key, avatar.directory)
+
+    async def restore(self, avatars: AvatarStore) -> None:
+        """Fetches the bundles that the blob store has and this machine has not. Failures are logged."""
+        if self._trees is None:
+            return
+        try:
+            await asyncio.to_thread(_restore, self._trees, avatars)
+        except VisemeError as error:
+            _log.warning("bundles_not_restored", problem=error.message)
 
     async def finished(self, recording: StoredRecording) -> None:
         """Forgets the state of a training whose avatar is stored."""
@@ -181,11 +204,29 @@ def _recording(recording: StoredRecording) -> str:
 
 
 def _training(recording: StoredRecording) -> str:
-    return f"trainings/{recording.identifier}"
+    # Of this video: what was made of another one under the same name must not be gone on with.
+    upload = hashlib.sha256(repr(recording.about).encode()).hexdigest()[:12]
+    return f"trainings/{recording.identifier}/{upload}"
 
 
 def _bundle(recording: StoredRecording) -> str:
     return f"bundles/{recording.identifier}"
+
+
+def _restore(trees: TreeStore, avatars: AvatarStore) -> None:
+    trees.sweep()
+    for key in trees.keys("bundles"):
+        identifier = key.removeprefix("bundles/")
+        try:
+            avatars.check_new_name(identifier)
+            with tempfile.TemporaryDirectory(prefix=".restore-", dir=avatars.root) as place:
+                trees.fetch(key, Path(place) / "bundle")
+                avatars.place(Path(place) / "bundle", identifier)
+            _log.info("bundle_restored", avatar=identifier)
+        except AvatarExists:
+            continue
+        except (BlobDamaged, BundleInvalid, FieldInvalid) as error:
+            _log.warning("bundle_not_restored", avatar=identifier, problem=error.message)
 
 
 def _replace(trees: TreeStore, key: str, directory: Path) -> None:

@@ -1,8 +1,8 @@
 """A blob store by URL through fsspec: `s3://bucket/prefix`, `file:///directory`, whatever fsspec can reach.
 
 An object appears whole or not at all: it is uploaded under `.uploads/` and moved to its key when it is
-complete. Credentials come from the environment or from a file that nobody else can read; they are in no message
-and no log.
+complete. Credentials come from the environment or from a file that nobody else can read; they are in no
+message and no log.
 """
 
 from __future__ import annotations

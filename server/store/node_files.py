@@ -15,7 +15,7 @@ from server.hosts.private_directory import PrivateDirectory
 from server.store.keeper import Keeper
 from server.store.trees import TreeStore
 
-_BORROWED: Final = "borrowed"
+_BORROWED: Final = ".borrowed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,12 @@ class NodeFiles:
         self._work: dict[str, _Work] = {}
         self._borrowing = asyncio.Lock()
 
-    async def borrow(self, key: str) -> str:
-        """A directory with the files of a tree, until no work directory is open any more.
+    async def borrow(self, key: str, work: str = "") -> str:
+        """A directory with the files of a tree, fetched once for as long as it does not change.
 
-        It is fetched once for as long as it does not change.
+        Args:
+            key: The tree.
+            work: The work directory that it is for and goes with; empty: it stays until `close`.
 
         Raises:
             VisemeError: The tree cannot be had.
@@ -51,7 +53,8 @@ class NodeFiles:
             digest = await asyncio.to_thread(self._trees.digest, key)
             if digest is None:
                 raise BlobNotFound(f"There is no {key} in the blob store.")
-            directory = self._own() / _BORROWED / digest
+            owner = self._work[work].directory if work in self._work else self._own()
+            directory = owner / _BORROWED / digest
             if not directory.is_dir():
                 await asyncio.to_thread(self._trees.fetch, key, directory)
             return str(directory)
@@ -91,9 +94,6 @@ class NodeFiles:
         if work is not None:
             await work.keeper.stop()
             await asyncio.to_thread(shutil.rmtree, work.directory, ignore_errors=True)
-        if not self._work:
-            # Recordings are large, and the next work may be on another one.
-            await asyncio.to_thread(shutil.rmtree, self._own() / _BORROWED, ignore_errors=True)
 
     async def close(self) -> None:
         """Ends all work and removes what was brought here."""

@@ -99,6 +99,23 @@ class TreeStore:
         except BlobNotFound:
             return None
 
+    def keys(self, prefix: str) -> list[str]:
+        """Keys of all trees below one, in order.
+
+        Raises:
+            VisemeError: The store is away or refuses.
+        """
+        end = f"/{_MANIFEST}"
+        return [key.removesuffix(end) for key in self._blobs.keys(prefix) if key.endswith(end)]
+
+    def sweep(self) -> None:
+        """Removes what uploads that were killed have left, a day later.
+
+        Raises:
+            VisemeError: The store is away or refuses.
+        """
+        self._blobs.sweep()
+
     def fetch(self, key: str, directory: Path) -> None:
         """Writes a tree to a new directory, which appears whole or not at all.
 

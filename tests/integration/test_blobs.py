@@ -1,4 +1,4 @@
-"""The blob store against a directory and against a real S3 server: whole or not at all, away, refusing, damaged."""
+"""The blob store against a directory and against a real S3 server: whole or not at all, away, refusing."""
 
 from __future__ import annotations
 

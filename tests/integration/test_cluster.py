@@ -28,14 +28,17 @@ from server.errors import ClusterUnreachable, HostLost, HostNotStarted, NoNodeFi
 from server.host_calls import calling, synthesizer
 from server.hosts import HostPool, HostState, HostStatus, RestartPolicy
 from server.hosts.launching import Resources
+from tests.doubles.ask import ask
 from tests.doubles.cluster_hosts.trainer.service import STEPS
+from tests.doubles.llm import LlmDouble
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: make test-cluster")
 pytest.importorskip("moto", reason="moto is not installed: make test-cluster")
 
 from server.hosts.ray_agent import AgentSettings
 from server.hosts.ray_launcher import RayLauncher
-from server.store.blobs import BlobSettings
+from server.store.blobs import BlobSettings, open_blobs
+from server.store.trees import TreeStore
 from tests.doubles.s3 import BUCKET, KEY, S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -129,13 +132,19 @@ def start_pool(cluster: Cluster, s3: S3Server, tmp_path: Path) -> Iterator[Calla
             python=sys.executable,
         )
         launcher = RayLauncher(
-            address or cluster.address, tmp_path / "home", agents, place_seconds=place_seconds
+            address or cluster.address,
+            tmp_path / "home",
+            agents,
+            TreeStore(open_blobs(agents.blobs)),
+            place_seconds=place_seconds,
         )
         return HostPool(
             tmp_path / "home",
             DOUBLES / "cluster_hosts",
             asset_path=lambda _: None,
             threads=1,
+            python=Path(sys.executable),
+            packages={"doubles": DOUBLES, "tests": ROOT / "tests"},
             policy=QUICK,
             elsewhere=launcher,
             wanted=wanted,
@@ -281,6 +290,38 @@ async def test_the_connection_to_the_cluster_dies(start_pool: Callable[..., Host
     await pool.close()
 
 
+async def test_a_node_draws_a_reply(
+    cluster: Cluster,
+    start_pool: Callable[..., HostPool],
+    s3: S3Server,
+    tmp_path: Path,
+    builtin_avatars: Path,
+) -> None:
+    pool = start_pool({"face": Resources(gpus=1)})
+    async with LlmDouble() as llm:
+        settings = load_settings(
+            home=tmp_path / "home",
+            listen="127.0.0.1:0",
+            llm={
+                "embedded": False,
+                "providers": [{"name": "double", "model": "m", "base_url": llm.base_url}],
+            },
+            hosts={"synthesize": "voice", "render": "face"},
+            store={"blobs": f"s3://{BUCKET}/{tmp_path.name}", "endpoint": s3.endpoint},
+        )
+        application = Application(settings, hosts=pool, builtin_avatars=builtin_avatars)
+        address = await application.start()
+        for _ in range(2):
+            assert (await ask(address, text="Hello there."))[0].video
+        node = status(pool, "face").node
+        drawn = f"draws {tmp_path / 'nodes' / node / 'work'}/"
+        await until(lambda: pool.log("face").count(drawn) == 2, 10)
+        # The voice stayed on the server's machine.
+        assert status(pool, "voice").node == "" and status(pool, "voice").state is HostState.READY
+        await application.stop(0)
+    assert not list((tmp_path / "nodes" / node / "work").iterdir())
+
+
 class Caller:
     """A client of the server."""
 
@@ -352,7 +393,5 @@ async def test_a_training_outlives_its_node(
     await caller.avatars.DeleteAvatar(avatar_pb2.DeleteAvatarRequest(name="avatars/ada"))
     await caller.close()
     await application.stop(0)
-    from server.store.blobs import open_blobs
-
     assert open_blobs(BlobSettings(settings.store.blobs, s3.endpoint)).keys("") == []
     cluster.add(place)
