@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from server.assets.installer import AssetInstaller
 from server.config import MANIFESTS
-from server.errors import HostLost, InternalError, VisemeError
+from server.errors import HostLost, InternalError, VisemeError, error_for_reason
 from server.hosts.identity import new_identity, write_identity
 from server.hosts.launcher import HostProcess, TcpDoor
 from server.hosts.launching import Resources
@@ -185,7 +185,7 @@ class RayAgent(NodeAgent):
 
 
 def packed(error: VisemeError) -> dict[str, Any]:
-    """An error as JSON; `server.hosts.ray_launcher` makes it one of the same class again."""
+    """An error as JSON; `unpacked` makes it one of the same class again."""
     return {
         "error": {
             "reason": error.reason,
@@ -194,6 +194,14 @@ def packed(error: VisemeError) -> dict[str, Any]:
             "metadata": error.metadata,
         }
     }
+
+
+def unpacked(said: Mapping[str, Any]) -> VisemeError | None:
+    """The error in an answer, or None when there is none."""
+    if (told := said.get("error")) is None:
+        return None
+    kind = error_for_reason(told["reason"]) or VisemeError
+    return kind(told["message"], fix=told["fix"], **told["metadata"])
 
 
 def _read(path: Path, offset: int) -> tuple[str, int]:

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import grpc.aio
 
-from server.errors import ClusterUnreachable, ConfigInvalid, HostLost, VisemeError, error_for_reason
+from server.errors import ClusterUnreachable, ConfigInvalid, HostLost, VisemeError
 from server.hosts.identity import Identity, new_identity, secure_channel
 from server.hosts.launching import CHANNEL_OPTIONS, Resources, Whereabouts
 from server.hosts.logs import rotate
 from server.hosts.manifest import HostManifest
-from server.hosts.ray_agent import AgentSettings
+from server.hosts.ray_agent import AgentSettings, unpacked
 from server.store.trees import TreeStore
 
 _DESCRIBE_SECONDS: Final = 2.0
@@ -338,6 +338,5 @@ def _raise(said: Mapping[str, Any]) -> None:
     Raises:
         VisemeError: There is one.
     """
-    if (told := said.get("error")) is not None:
-        kind = error_for_reason(told["reason"]) or VisemeError
-        raise kind(told["message"], fix=told["fix"], **told["metadata"])
+    if (error := unpacked(said)) is not None:
+        raise error

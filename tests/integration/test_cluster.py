@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,10 @@ from tests.doubles.ask import ask
 from tests.doubles.cluster_hosts.trainer.service import STEPS
 from tests.doubles.llm import LlmDouble
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: make test-cluster")
-pytest.importorskip("moto", reason="moto is not installed: make test-cluster")
+# Ray reads its environment when it is imported, which has to wait until that is set.
+for module in ("ray", "moto"):
+    if find_spec(module) is None:
+        pytest.skip(f"{module} is not installed: make test-cluster", allow_module_level=True)
 
 from server.hosts.ray_agent import AgentSettings
 from server.hosts.ray_launcher import RayLauncher
@@ -53,16 +57,20 @@ class Cluster:
     """A head without GPUs and nodes with one each, whose `place` is what a host can ask for."""
 
     def __init__(self, directory: Path) -> None:
-        from ray.cluster_utils import Cluster as RayCluster
-
         self.directory = directory
         # Ray's own sockets need a short path, and nodes find our code as an installed viseme is found.
         os.environ |= {
             **KEY,
             "RAY_TMPDIR": str(directory),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            # A minute otherwise, for nodes and drivers.
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "protos"))),
         }
+        from ray.cluster_utils import Cluster as RayCluster
+
         self._ray = RayCluster(
             initialize_head=True,
             head_node_args={
@@ -96,6 +104,9 @@ class Cluster:
         self.remove(place)
         return place
 
+    def lose_head(self) -> None:
+        self._ray.head_node.kill_gcs_server()
+
     def close(self) -> None:
         self._ray.shutdown()
 
@@ -121,7 +132,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def start_pool(cluster: Cluster, s3: S3Server, tmp_path: Path) -> Iterator[Callable[..., HostPool]]:
+async def start_pool(
+    cluster: Cluster, s3: S3Server, tmp_path: Path
+) -> AsyncIterator[Callable[..., HostPool]]:
+    pools: list[HostPool] = []
+
     def start(wanted: dict[str, Resources], address: str = "", place_seconds: float = 30) -> HostPool:
         agents = AgentSettings(
             home=str(tmp_path / "nodes" / "{node}"),
@@ -138,7 +153,7 @@ def start_pool(cluster: Cluster, s3: S3Server, tmp_path: Path) -> Iterator[Calla
             TreeStore(open_blobs(agents.blobs)),
             place_seconds=place_seconds,
         )
-        return HostPool(
+        pool = HostPool(
             tmp_path / "home",
             DOUBLES / "cluster_hosts",
             asset_path=lambda _: None,
@@ -149,8 +164,12 @@ def start_pool(cluster: Cluster, s3: S3Server, tmp_path: Path) -> Iterator[Calla
             elsewhere=launcher,
             wanted=wanted,
         )
+        pools.append(pool)
+        return pool
 
     yield start
+    for pool in pools:
+        await pool.close()
     assert hosts_of(tmp_path) == [], "a host was left behind"
 
 
@@ -266,7 +285,7 @@ async def test_no_node_has_room(start_pool: Callable[..., HostPool]) -> None:
     first = start_pool({"echo": Resources(gpus=1, labels={"one": 1})})
     await say(first, "hello")
     second = start_pool({"echo": Resources(gpus=1, labels={"one": 1})}, place_seconds=1)
-    with pytest.raises(HostNotStarted, match=r"No node of the cluster has 1 GPU, 1 one free for the echo"):
+    with pytest.raises(HostNotStarted, match=r"No node of the cluster had 1 GPU, 1 one free for the echo"):
         await second.channel("echo")
     await second.close()
     await first.close()
@@ -395,3 +414,57 @@ async def test_a_training_outlives_its_node(
     await application.stop(0)
     assert open_blobs(BlobSettings(settings.store.blobs, s3.endpoint)).keys("") == []
     cluster.add(place)
+
+
+SERVER = """
+import asyncio, sys
+from pathlib import Path
+from server.hosts import HostPool
+from server.hosts.launching import Resources
+from server.hosts.ray_agent import AgentSettings
+from server.hosts.ray_launcher import RayLauncher
+from server.store.blobs import BlobSettings, open_blobs
+from server.store.trees import TreeStore
+
+async def main():
+    address, home, doubles, root, blobs = sys.argv[1:]
+    agents = AgentSettings(
+        home=home + "/nodes/{node}", threads=1, blobs=BlobSettings(blobs), python=sys.executable,
+        manifests=doubles + "/cluster_hosts", packages={"doubles": doubles, "tests": root + "/tests"},
+    )
+    trees = TreeStore(open_blobs(agents.blobs))
+    launcher = RayLauncher(address, Path(home), agents, trees, place_seconds=20)
+    pool = HostPool(
+        Path(home), Path(doubles) / "cluster_hosts", asset_path=lambda _: None, elsewhere=launcher,
+        wanted={"echo": Resources(gpus=1)},
+    )
+    await pool.channel("echo")
+    print(pool.snapshot()[0].pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_server_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVER, cluster.address, str(tmp_path), str(DOUBLES), str(ROOT),
+        f"file://{tmp_path}/blobs", stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert server.stdout is not None
+    host = psutil.Process(int(await server.stdout.readline()))
+    server.kill()
+    await server.wait()
+    print(f"host ended {await until(lambda: not host.is_running(), 20):.1f} s after its server was killed")
+    await until(lambda: hosts_of(tmp_path) == [], 5)
+
+
+async def test_the_head_is_lost(cluster: Cluster, start_pool: Callable[..., HostPool]) -> None:
+    pool = start_pool({"echo": Resources(gpus=1)})
+    await say(pool, "hello")
+    pid = status(pool, "echo").pid
+    cluster.lose_head()
+    await until(lambda: not psutil.pid_exists(pid or 0), 60)
+    with pytest.raises(ClusterUnreachable, match=r"The Ray cluster at \S+ cannot be reached: "):
+        await say(pool, "is anybody there?")
+    await pool.close()
