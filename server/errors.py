@@ -43,7 +43,8 @@
     │   ├── TrainingDiverged         FAILED_PRECONDITION  TRAINING_DIVERGED
     │   ├── NoNodeFits               FAILED_PRECONDITION  NO_NODE_FITS
     │   ├── BlobsRefused             FAILED_PRECONDITION  BLOBS_REFUSED
-    │   └── BlobDamaged              FAILED_PRECONDITION  BLOB_DAMAGED
+    │   ├── BlobDamaged              FAILED_PRECONDITION  BLOB_DAMAGED
+    │   └── BlobSuperseded           FAILED_PRECONDITION  BLOB_SUPERSEDED
     ├── ExhaustedError               RESOURCE_EXHAUSTED   SERVER_BUSY
     │   ├── DiskFull                 RESOURCE_EXHAUSTED   DISK_FULL
     │   └── ServerBusy (retryable)   RESOURCE_EXHAUSTED   SERVER_BUSY
@@ -352,6 +353,12 @@ class BlobDamaged(PreconditionError):
     """Something in the blob store is not what was stored."""
 
     reason = "BLOB_DAMAGED"
+
+
+class BlobSuperseded(PreconditionError):
+    """Another one has taken over what was being stored in the blob store."""
+
+    reason = "BLOB_SUPERSEDED"
 
 
 class ExhaustedError(VisemeError):

@@ -25,9 +25,9 @@ from server.hosts.launcher import HostProcess, TcpDoor
 from server.hosts.launching import Resources
 from server.hosts.local import LocalLauncher
 from server.hosts.manifest import HostManifest, load_manifests
+from server.hosts.node_files import NodeFiles
 from server.hosts.private_directory import PrivateDirectory, runtime_parent
 from server.store.blobs import BlobSettings, open_blobs
-from server.store.node_files import NodeFiles
 from server.store.trees import TreeStore
 
 _LOG_BYTES: Final = 256 * 1024

@@ -217,9 +217,9 @@ class RaySite:
             self._brought[key] = (state, there)
         return there
 
-    async def open_work(self, key: str, kept: Sequence[str]) -> str:
+    async def open_work(self, key: str, kept: Sequence[str], turn: str = "") -> str:
         """Makes a directory there to work in."""
-        return str(await self._call("open_work", key=key, kept=list(kept)))
+        return str(await self._call("open_work", key=key, kept=list(kept), turn=turn))
 
     async def publish(self, directory: str, key: str) -> None:
         """Stores a directory there as a tree."""

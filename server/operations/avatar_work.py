@@ -128,7 +128,9 @@ class AvatarWork:
         try:
             async with (
                 self._channel(told) as channel,
-                self._workplaces.training(recording, bundle, await self._hosts.site(self._host)) as there,
+                self._workplaces.training(
+                    recording, bundle, await self._hosts.site(self._host), _turn(record)
+                ) as there,
             ):
                 call = trainer(channel).Train(_request(recording, wanted, there))
                 try:
@@ -166,6 +168,11 @@ class AvatarWork:
 
     def _avatar(self, record: OperationRecord) -> Message:
         return AvatarView(self._avatars, self._recordings).message(record.target, record, done=True)
+
+
+def _turn(record: OperationRecord) -> str:
+    """Sorts after those of earlier operations and of earlier leases of this one."""
+    return f"{record.created:020.6f}-{record.token:08d}"
 
 
 def _request(

@@ -100,7 +100,7 @@ class Workplaces:
 
     @asynccontextmanager
     async def training(
-        self, recording: StoredRecording, bundle: Path, site: Site | None
+        self, recording: StoredRecording, bundle: Path, site: Site | None, turn: str
     ) -> AsyncIterator[Training]:
         """Where a recording becomes a bundle, which is on this machine once the context has ended well.
 
@@ -108,6 +108,7 @@ class Workplaces:
             recording: The recording.
             bundle: Directory of the bundle on this machine.
             site: Files of the host, when it does not see those of this machine.
+            turn: Sorts after those of earlier attempts, which may go on where a node was thought lost.
 
         Raises:
             VisemeError: The blob store is away or refuses.
@@ -124,7 +125,7 @@ class Workplaces:
                 return
             if not recording.checkpoint.exists():
                 await asyncio.to_thread(self._trees.fetch_usable, key, recording.directory)
-            keeper = Keeper(self._trees, key, recording.directory, kept)
+            keeper = Keeper(self._trees, key, recording.directory, kept, turn)
             keeper.start()
             try:
                 yield here
@@ -133,7 +134,7 @@ class Workplaces:
             await asyncio.to_thread(self._trees.publish, _bundle(recording), bundle)
             return
         trees = self._required()
-        work = await site.open_work(key, kept)
+        work = await site.open_work(key, kept, turn)
         looking = asyncio.create_task(self._copy_preview(trees, key, recording))
         try:
             there = await site.bring(recording.prepared, _recording(recording), work=work)

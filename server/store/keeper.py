@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from server.errors import VisemeError
+from server.errors import BlobSuperseded, VisemeError
 from server.store.trees import TreeStore
 
 _LOOK_SECONDS: Final = 0.5
@@ -28,13 +28,17 @@ class Keeper:
         key: The tree that holds the files.
         directory: Where they are.
         names: Of the files; they need not be there.
+        turn: Of who works; once another one with a later turn has published, nothing more is.
     """
 
-    def __init__(self, trees: TreeStore, key: str, directory: Path, names: Sequence[str]) -> None:
+    def __init__(
+        self, trees: TreeStore, key: str, directory: Path, names: Sequence[str], turn: str = ""
+    ) -> None:
         self._trees = trees
         self._key = key
         self._directory = directory
         self._names = names
+        self._turn = turn
         self._published: object = self._state()
         self._task: asyncio.Task[None] | None = None
 
@@ -65,6 +69,10 @@ class Keeper:
             try:
                 await self._publish()
                 wait = _LOOK_SECONDS
+            except BlobSuperseded as error:
+                # As on a node that was thought lost, and whose work goes on elsewhere.
+                _log.warning("%s", error.message)
+                return
             except (VisemeError, OSError) as error:
                 wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
                 _log.warning("%s is not kept for now: %s", self._key, error)
@@ -74,7 +82,9 @@ class Keeper:
         if state != self._published:
             # A thread cannot be stopped half-way; who stops the keeper waits for it.
             publishing = asyncio.ensure_future(
-                asyncio.to_thread(self._trees.publish, self._key, self._directory, self._names)
+                asyncio.to_thread(
+                    self._trees.publish, self._key, self._directory, self._names, turn=self._turn
+                )
             )
             try:
                 await asyncio.shield(publishing)

@@ -31,7 +31,7 @@ class Site(Protocol):
             VisemeError: It cannot be stored or fetched.
         """
 
-    async def open_work(self, key: str, kept: Sequence[str]) -> str:
+    async def open_work(self, key: str, kept: Sequence[str], turn: str = "") -> str:
         """Makes a directory there to work in, with the files that were last kept under the key.
 
         Files of it are kept from now on whenever they have changed. What cannot be used is left out: work
@@ -40,6 +40,7 @@ class Site(Protocol):
         Args:
             key: The tree.
             kept: Names of the files that are kept.
+            turn: Of who works; sorts after those of earlier ones.
 
         Raises:
             VisemeError: The blob store is away, or refuses.

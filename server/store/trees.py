@@ -3,10 +3,11 @@
 ::
 
     KEY/objects/SHA256     contents, named after themselves
-    KEY/tree.json          {"files": [{"path", "sha256", "size"}]}
+    KEY/tree.json          {"files": [{"path", "sha256", "size"}], "turn": ""}
 
 Whoever reads the manifest finds all that it names, or is told what is damaged: contents are checked against
-their hash. A new manifest replaces the old one at once; contents that it does not name any more go then.
+their hash. A new manifest replaces the old one at once; contents that it does not name any more go then. A
+tree that several write, one after the other, has turns: who comes with an earlier one than it has is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
-from server.errors import BlobDamaged, BlobNotFound
+from server.errors import BlobDamaged, BlobNotFound, BlobSuperseded
 from server.media.spool import disk_full_as_error
 from server.store.blobs import Blobs
 
@@ -54,7 +55,7 @@ class TreeStore:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
 
-    def publish(self, key: str, root: Path, names: Iterable[str] | None = None) -> str:
+    def publish(self, key: str, root: Path, names: Iterable[str] | None = None, *, turn: str = "") -> str:
         """Stores files as a tree, in place of the one that is there.
 
         Contents that the tree has already are not sent again. A file that is replaced meanwhile is stored as
@@ -64,15 +65,17 @@ class TreeStore:
             key: The tree.
             root: Directory of the files.
             names: Which, relative to it; None means all. Those that are not there are left out.
+            turn: Sorts after those of earlier writers.
 
         Returns:
             Its digest, which changes with every file.
 
         Raises:
+            BlobSuperseded: Another one writes it by now.
             VisemeError: The store is away or refuses.
         """
         paths = [root / name for name in names] if names is not None else sorted(root.rglob("*"))
-        before = {file.sha256 for file in self._known(key)}
+        before = {file.sha256 for file in self._known(key, turn)}
         files: list[TreeFile] = []
         for path in paths:
             if not path.is_file():
@@ -83,7 +86,10 @@ class TreeStore:
                 if file.sha256 not in before | {other.sha256 for other in files}:
                     self._blobs.put(_object(key, file.sha256), source)
             files.append(file)
-        content = json.dumps({"files": [asdict(file) for file in files]}, sort_keys=True).encode()
+        # Once more: contents may have taken long to send.
+        self._known(key, turn)
+        told = {"files": [asdict(file) for file in files], "turn": turn}
+        content = json.dumps(told, sort_keys=True).encode()
         self._blobs.write(f"{key}/{_MANIFEST}", content)
         self._blobs.delete([_object(key, sha256) for sha256 in before - {file.sha256 for file in files}])
         return hashlib.sha256(content).hexdigest()
@@ -125,7 +131,7 @@ class TreeStore:
             VisemeError: The store is away or refuses.
             DiskFull: It does not fit.
         """
-        files = self._files(key)
+        files = self._manifest(key)[0]
         with disk_full_as_error():
             directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             incoming = Path(tempfile.mkdtemp(prefix=".fetch-", dir=directory.parent))
@@ -156,7 +162,7 @@ class TreeStore:
         """
         wrong: dict[str, str] = {}
         try:
-            files = self._files(key)
+            files = self._manifest(key)[0]
         except BlobNotFound:
             return wrong
         except BlobDamaged as error:
@@ -194,21 +200,31 @@ class TreeStore:
             if _measure(stream) != (file.sha256, file.size):
                 raise BlobDamaged(f"{file.path} of {key} is damaged in the blob store.", key=key)
 
-    def _files(self, key: str) -> list[TreeFile]:
+    def _manifest(self, key: str) -> tuple[list[TreeFile], str]:
+        """The files of a tree, and whose turn it was."""
         content = self._blobs.read(f"{key}/{_MANIFEST}")
         try:
-            files = [TreeFile(**entry) for entry in json.loads(content)["files"]]
+            told = json.loads(content)
+            files = [TreeFile(**entry) for entry in told["files"]]
             if all(_is_below(file.path) and len(file.sha256) == 64 for file in files):
-                return files
+                return files, str(told["turn"])
         except (ValueError, KeyError, TypeError):
             pass
         raise BlobDamaged(f"The list of files of {key} is damaged in the blob store.", key=key)
 
-    def _known(self, key: str) -> list[TreeFile]:
+    def _known(self, key: str, turn: str) -> list[TreeFile]:
+        """What a tree has that is about to be replaced.
+
+        Raises:
+            BlobSuperseded: It is of a later turn.
+        """
         try:
-            return self._files(key)
+            files, theirs = self._manifest(key)
         except (BlobNotFound, BlobDamaged):
             return []
+        if theirs > turn:
+            raise BlobSuperseded(f"{key} is written by another one by now.", key=key)
+        return files
 
 
 def _object(key: str, sha256: str) -> str:

@@ -15,7 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import BlobDamaged, BlobNotFound, BlobsRefused, BlobsUnreachable, ConfigInvalid, DiskFull
+from server.errors import (
+    BlobDamaged,
+    BlobNotFound,
+    BlobsRefused,
+    BlobsUnreachable,
+    BlobSuperseded,
+    ConfigInvalid,
+    DiskFull,
+)
 from server.store.blobs import Blobs, BlobSettings, open_blobs
 from server.store.keeper import Keeper
 from server.store.trees import TreeStore
@@ -100,6 +108,17 @@ def test_a_tree_goes_there_and_back(blobs: Blobs, tmp_path: Path) -> None:
     with pytest.raises(BlobNotFound):
         trees.fetch("recordings/ada", tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+def test_who_was_replaced_stores_nothing_more(blobs: Blobs, tmp_path: Path) -> None:
+    trees = TreeStore(blobs)
+    trees.publish("trainings/ada", write(tmp_path / "one", step=b"1"), turn="1-1")
+    trees.publish("trainings/ada", write(tmp_path / "two", step=b"2"), turn="1-2")
+    with pytest.raises(BlobSuperseded):
+        trees.publish("trainings/ada", write(tmp_path / "one", step=b"3"), turn="1-1")
+    trees.fetch("trainings/ada", tmp_path / "to")
+    assert contents(tmp_path / "to") == {"step": b"2"}
+    trees.publish("trainings/ada", write(tmp_path / "two", step=b"4"), turn="1-2")
 
 
 def largest(blobs: Blobs, key: str) -> str:

@@ -59,12 +59,13 @@ class NodeFiles:
                 await asyncio.to_thread(self._trees.fetch, key, directory)
             return str(directory)
 
-    async def open_work(self, key: str, kept: Sequence[str]) -> str:
+    async def open_work(self, key: str, kept: Sequence[str], turn: str = "") -> str:
         """A directory to work in, with the usable files that were last kept under the key.
 
         Args:
             key: The tree.
             kept: Names of the files that are kept whenever they have changed.
+            turn: Of who works; sorts after those of earlier ones.
 
         Raises:
             VisemeError: The blob store is away, or refuses.
@@ -73,7 +74,7 @@ class NodeFiles:
         directory.mkdir(mode=0o700)
         if kept:
             await asyncio.to_thread(self._trees.fetch_usable, key, directory)
-        keeper = Keeper(self._trees, key, directory, kept)
+        keeper = Keeper(self._trees, key, directory, kept, turn)
         keeper.start()
         self._work[str(directory)] = _Work(directory, keeper)
         return str(directory)
