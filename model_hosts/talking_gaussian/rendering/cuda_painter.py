@@ -53,19 +53,23 @@ class CudaPainter:
     def draw_yuv(self, frames: FrameState) -> Iterator[YuvImage]:
         """Frames as YUV 4:2:0 (see `Rasteriser.draw_yuv`), in order."""
         for part in _parts(frames):
-            yield from self._draw(part, _Batch.yuv).cpu().numpy()
+            yield from self._draw(part, _Batch.yuv).numpy()
 
     def draw_rgb(self, frames: FrameState) -> Iterator[FloatArray]:
         """Frames as float32 [height, width, 3] RGB in 0..1, in order."""
         for part in _parts(frames):
-            yield from self._draw(part, _Batch.rgb).cpu().numpy()
+            yield from self._draw(part, _Batch.rgb).numpy()
 
     def _draw(self, frames: FrameState, result: Callable[[_Batch], Tensor]) -> Tensor:
-        """At most the largest batch; on the GPU, the caller's."""
+        """At most the largest batch, in the processor's memory; the caller's."""
         batch = next(batch for batch in self._batches if batch.size >= len(frames))
         with self._lock, torch.no_grad():
             batch.draw(frames)
-            return result(batch)[: len(frames)].clone()
+            drawn = result(batch)[: len(frames)]
+            # Pinned memory is reused by torch: new pages for each batch would cost more than the drawing.
+            images = torch.empty(drawn.shape, dtype=drawn.dtype, pin_memory=True)
+            images.copy_(drawn)
+            return images
 
 
 def _parts(frames: FrameState) -> Iterator[FrameState]:

@@ -20,15 +20,15 @@ _WARPS = 4
 
 @triton.jit
 def _blur_rows(
-    image: Any,
-    target: Any,
-    window: Any,
-    rows: Any,
-    width: int,
-    count: Any,
+    image,
+    target,
+    window,
+    rows,
+    width,
+    count,
     radius: tl.constexpr,
     block: tl.constexpr,
-) -> None:
+):
     """Along rows: image, target, their squares and their product, each [count]."""
     line = tl.program_id(0).to(tl.int64) * width
     x = tl.program_id(1) * block + tl.arange(0, block)
@@ -59,18 +59,18 @@ def _blur_rows(
 
 @triton.jit
 def _compare(
-    rows: Any,
-    window: Any,
-    similarity: Any,
-    slopes: Any,
-    height: int,
-    width: int,
-    count: Any,
-    c1: float,
-    c2: float,
+    rows,
+    window,
+    similarity,
+    slopes,
+    height,
+    width,
+    count,
+    c1,
+    c2,
     radius: tl.constexpr,
     block: tl.constexpr,
-) -> None:
+):
     """Along columns; then the similarity, and its derivatives by mu, E11 and E12."""
     y = tl.program_id(0) % height
     line = tl.program_id(0).to(tl.int64) * width
@@ -106,15 +106,15 @@ def _compare(
 
 @triton.jit
 def _spread_rows(
-    slopes: Any,
-    gradient: Any,
-    window: Any,
-    rows: Any,
-    width: int,
-    count: Any,
+    slopes,
+    gradient,
+    window,
+    rows,
+    width,
+    count,
     radius: tl.constexpr,
     block: tl.constexpr,
-) -> None:
+):
     """Along rows: the derivatives weighted by the gradient that comes in."""
     line = tl.program_id(0).to(tl.int64) * width
     x = tl.program_id(1) * block + tl.arange(0, block)
@@ -137,17 +137,17 @@ def _spread_rows(
 
 @triton.jit
 def _gather(
-    rows: Any,
-    image: Any,
-    target: Any,
-    window: Any,
-    result: Any,
-    height: int,
-    width: int,
-    count: Any,
+    rows,
+    image,
+    target,
+    window,
+    result,
+    height,
+    width,
+    count,
     radius: tl.constexpr,
     block: tl.constexpr,
-) -> None:
+):
     """Along columns; then the gradient of each pixel of the image."""
     y = tl.program_id(0) % height
     line = tl.program_id(0).to(tl.int64) * width
