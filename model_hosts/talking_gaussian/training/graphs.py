@@ -66,6 +66,8 @@ class RecordedStep(Step):
             part()
 
     def _record(self) -> None:
+        # Nothing accumulates here, so it does not matter which stream has seen a parameter first.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):

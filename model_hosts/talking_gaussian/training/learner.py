@@ -91,6 +91,12 @@ class Learner:
         if self._densifier is not None:
             self._densifier.restore(state)
 
+    def make_room(self) -> None:
+        """Gives memory back that is kept only to be fast."""
+        self._forget_work()
+        if self.portrait.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     @functools.cached_property
     def _work(self) -> Step:
         kind = RecordedStep if self.portrait.device.type == "cuda" else Step
