@@ -184,9 +184,7 @@ class Trainer(Portrait):
             if "progress" in due:
                 self._tell(self._progress(stage, step, *result))
             if "preview" in due:
-                index = preview_frame(self.data)
-                picture = self._drawn_beside(learner, lambda: beside_truth(self, index))
-                self._tell(Preview(stage.name, step, index, picture))
+                self._tell(self._drawn_beside(learner, functools.partial(self._preview, stage, step)))
         self._finish(stage, learner)
         return True
 
@@ -302,6 +300,10 @@ class Trainer(Portrait):
             psnr=psnr(float(error)),
             seconds_left=round(self._pace.left(step), 2),
         )
+
+    def _preview(self, stage: Stage, step: int) -> Preview:
+        index = preview_frame(self.data)
+        return Preview(stage.name, step, index, beside_truth(self, index))
 
     def _note(self, kind: NoteKind, message: str) -> None:
         self._tell(Note(kind, message))
