@@ -51,7 +51,7 @@ def open_cluster(settings: Settings, trees: TreeStore | None) -> HostLauncher | 
     except ModuleNotFoundError as error:
         raise ConfigInvalid(
             f"Hosts on other machines need {error.name}, which is not installed.",
-            fix="pip install 'viseme[ray]'",
+            fix="pip install -e '.[ray]'",
         ) from None
     agents = AgentSettings(
         home=cluster.home,

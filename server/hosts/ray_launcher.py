@@ -49,7 +49,7 @@ class RayLauncher:
     ) -> None:
         if find_spec("ray") is None:
             raise ConfigInvalid(
-                "Hosts on other machines need Ray, which is not installed.", fix="pip install 'viseme[ray]'"
+                "Hosts on other machines need Ray, which is not installed.", fix="pip install -e '.[ray]'"
             )
         self._address = address
         self._logs = home.absolute() / "logs" / "hosts"

@@ -34,7 +34,6 @@ _CONNECT_SECONDS: Final = 5
 _READ_SECONDS: Final = 60
 _PART_BYTES: Final = 16 * 1024**2
 _CREDENTIALS: Final = {"key", "secret", "token"}
-_EXTRAS: Final = {"s3": "viseme[s3]"}
 _log = logging.getLogger(__name__)
 
 
@@ -79,10 +78,9 @@ def open_blobs(settings: BlobSettings) -> Blobs:
 
         filesystem = fsspec.filesystem(protocol, **options)
     except ImportError as error:
-        extra = _EXTRAS.get(protocol, "viseme[s3]")
         raise ConfigInvalid(
             f"A blob store at {protocol}:// needs a package that is not installed: {error}.",
-            fix=f"pip install '{extra}'",
+            fix="pip install -e '.[s3]'",
         ) from None
     except ValueError:
         raise ConfigInvalid(f"There is no blob store '{protocol}://'.") from None

@@ -85,7 +85,7 @@ def test_ray_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
     with pytest.raises(ConfigInvalid, match="which is not installed") as caught:
         open_cluster(settings, open_trees(settings))
-    assert caught.value.fix == "pip install 'viseme[ray]'"
+    assert caught.value.fix == "pip install -e '.[ray]'"
 
 
 def test_fsspec_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_fsspec_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(DEFAULT_FILE, store={"blobs": "s3://bucket/x"})
     with pytest.raises(ConfigInvalid, match="needs a package that is not installed") as caught:
         open_trees(settings)
-    assert caught.value.fix == "pip install 'viseme[s3]'"
+    assert caught.value.fix == "pip install -e '.[s3]'"
 
 
 async def test_nobody_answers_for_the_cluster(tmp_path: Path) -> None:
