@@ -21,11 +21,12 @@ import psutil
 import pytest
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
+from viseme import AsyncClient
 from viseme.host.v1 import host_pb2
 from viseme.v1 import avatar_pb2, avatar_pb2_grpc
 
 from server.app import Application
-from server.config import load_settings
+from server.config import DEFAULT_FILE, load_settings
 from server.errors import ClusterUnreachable, HostLost, HostNotStarted, NoNodeFits
 from server.host_calls import calling, synthesizer
 from server.hosts import HostPool, HostState, HostStatus, RestartPolicy
@@ -33,6 +34,7 @@ from server.hosts.launching import Resources
 from tests.doubles.ask import ask
 from tests.doubles.cluster_hosts.trainer.service import STEPS
 from tests.doubles.llm import LlmDouble
+from tests.doubles.recordings import recording
 
 # Ray reads its environment when it is imported, which has to wait until that is set.
 for module in ("ray", "moto"):
@@ -339,6 +341,39 @@ async def test_a_node_draws_a_reply(
         assert status(pool, "voice").node == "" and status(pool, "voice").state is HostState.READY
         await application.stop(0)
     assert not list((tmp_path / "nodes" / node / "work").iterdir())
+
+
+async def test_the_real_renderer_on_a_node(cluster: Cluster, s3: S3Server, tmp_path: Path) -> None:
+    """All as an operator has it: settings from the file, the environment built on the node."""
+    settings = load_settings(
+        DEFAULT_FILE.with_name("cluster.toml"),
+        home=tmp_path / "home",
+        listen="127.0.0.1:0",
+        llm={"embedded": False},
+        hosts={"render": "talking_gaussian"},
+        store={"blobs": f"s3://{BUCKET}/{tmp_path.name}", "endpoint": s3.endpoint},
+        cluster={
+            "address": cluster.address,
+            "home": str(tmp_path / "nodes" / "{node}"),
+            "hosts": {"talking_gaussian": {"gpus": 0.25, "labels": {"two": 1}}},
+        },
+    )
+    application = Application(settings)
+    address = await application.start()
+    frames = []
+    for _ in range(2):
+        start = time.perf_counter()
+        async with AsyncClient(address) as client:
+            events = [event async for event in client.render(recording("wav"), avatar="avatars/demo")]
+        frames.append(events[-1].frame_count)
+        print(f"2 s of video, drawn on a node, after {time.perf_counter() - start:.1f} s")
+    assert frames == [50, 50]
+    (node,) = (tmp_path / "nodes").iterdir()
+    assert cluster.place_of(node.name) == "two"
+    assert list((node / "environments").glob("talking_gaussian-*"))
+    assert not (tmp_path / "home" / "environments").exists()
+    await application.stop(0)
+    assert hosts_of(tmp_path) == []
 
 
 class Caller:

@@ -18,7 +18,7 @@ import pytest
 from viseme.host.v1 import host_pb2, host_pb2_grpc
 
 from server.cluster import open_cluster, open_trees, wanted_of_nodes
-from server.config import DEFAULT_FILE, load_settings
+from server.config import DEFAULT_FILE, MANIFESTS, load_settings
 from server.errors import (
     BlobDamaged,
     BlobsUnreachable,
@@ -31,6 +31,7 @@ from server.errors import (
     VisemeError,
 )
 from server.hosts.launching import CHANNEL_OPTIONS, Resources
+from server.hosts.manifest import load_manifests
 
 ROOT = Path(__file__).parents[2]
 DOUBLES = ROOT / "tests" / "doubles"
@@ -50,8 +51,8 @@ def test_the_file_for_many_machines_is_valid() -> None:
     settings = load_settings(CLUSTER_FILE)
     wanted = wanted_of_nodes(settings)
     assert wanted["talking_gaussian_train"] == Resources(gpus=1, cpus=2)
-    assert wanted["talking_gaussian"].gpus == 0.25
-    assert set(wanted) <= {settings.hosts.train, settings.hosts.render}
+    assert wanted["talking_gaussian_cuda"].gpus == 0.25
+    assert set(wanted) == {settings.hosts.train, settings.hosts.render} <= load_manifests(MANIFESTS).keys()
 
 
 def test_without_a_cluster_nothing_is_elsewhere() -> None:
