@@ -28,6 +28,8 @@ _DESCRIBE_SECONDS: Final = 2.0
 _CALL_SECONDS: Final = 10.0
 _LINE_BYTES: Final = 16 * 1024 * 1024
 _END_SECONDS: Final = 5.0
+# Ray gives up after half a minute where somebody listens who is not Ray.
+_JOIN_SECONDS: Final = 60.0
 
 
 class RayLauncher:
@@ -259,10 +261,12 @@ class _Bridge:
         bridge = cls(process)
         try:
             assert process.stdout is not None  # noqa: S101 (asked for above)
-            line = await process.stdout.readline()
+            line = b""
+            with contextlib.suppress(TimeoutError):
+                line = await asyncio.wait_for(process.stdout.readline(), _JOIN_SECONDS)
             if not line:
                 raise ClusterUnreachable(
-                    f"The Ray cluster at {address} cannot be reached.", fix=f"Read {log_path}"
+                    f"The Ray cluster at {address} does not answer as one.", fix=f"Read {log_path}"
                 )
             _raise(json.loads(line))
         except BaseException:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 import sys
 import tempfile
 import time
@@ -280,6 +281,11 @@ async def test_no_node_fits(start_pool: Callable[..., HostPool]) -> None:
     with pytest.raises(NoNodeFits, match=r"No node of the cluster has 4 GPU, 1 moon, which the echo host"):
         await pool.channel("echo")
     assert status(pool, "echo").state is HostState.STOPPED
+    # Whoever decides may ask for something else.
+    pool.want("echo", Resources(gpus=1))
+    assert await say(pool, "hello") == b"hello"
+    with pytest.raises(ValueError, match="the voice host runs on this machine"):
+        pool.want("voice", Resources(gpus=1))
     await pool.close()
 
 
@@ -298,6 +304,19 @@ async def test_the_cluster_cannot_be_reached(start_pool: Callable[..., HostPool]
     with pytest.raises(ClusterUnreachable, match=r"The Ray cluster at 127\.0\.0\.1:1 cannot be reached: "):
         await pool.channel("echo")
     await pool.close()
+
+
+async def test_somebody_else_answers_for_the_cluster(
+    start_pool: Callable[..., HostPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.hosts.ray_launcher._JOIN_SECONDS", 3)
+    # The system takes connections for it, and nobody reads them.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        pool = start_pool({"echo": Resources()}, address=f"127.0.0.1:{port}")
+        with pytest.raises(ClusterUnreachable, match=f"The Ray cluster at 127.0.0.1:{port} does not answer"):
+            await pool.channel("echo")
+        await pool.close()
 
 
 async def test_the_connection_to_the_cluster_dies(start_pool: Callable[..., HostPool]) -> None:
