@@ -191,7 +191,7 @@ class Workplaces:
         digest: str | None = None
         while True:
             await asyncio.sleep(_PREVIEW_SECONDS)
-            with contextlib.suppress(VisemeError):
+            with contextlib.suppress(VisemeError, OSError):
                 latest = await asyncio.to_thread(trees.digest, key)
                 if latest != digest:
                     digest = latest
