@@ -120,7 +120,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         """Deletes an avatar, its recording and what is being done to it."""
         await self._desk.cancel_on(request.name)
         identifier = parse_resource_name(request.name, "avatars").id
-        await self._workplaces.forget(identifier)
+        await self._workplaces.forget(self._avatars, identifier)
         recorded = await asyncio.to_thread(self._recordings.delete, identifier)
         try:
             await asyncio.to_thread(self._avatars.delete, request.name)

@@ -13,7 +13,7 @@ from viseme.host.v1 import host_pb2
 from server.errors import StageTimeout
 from server.host_calls import ModelHosts
 from server.store.avatars import StoredAvatar
-from server.store.paths import parse_resource_name
+from server.store.keys import bundle_key
 from server.store.site import Site
 
 T = TypeVar("T")
@@ -67,11 +67,7 @@ class HostAccess:
         site = await self.site(name)
         if site is None:
             return avatar.directory
-        key = f"bundles/{parse_resource_name(avatar.name, 'avatars').id}"
-        if avatar.builtin:
-            # Not restored as an avatar that was made or imported.
-            key = f"builtin/{key}"
-        return Path(await site.bring(avatar.directory, key))
+        return Path(await site.bring(avatar.directory, bundle_key(avatar)))
 
     def start_early(self, *names: str) -> asyncio.Task[None]:
         """Starts hosts side by side, in the background. Errors are dropped: who needs the host meets them."""

@@ -154,8 +154,12 @@ class RayBridge:
         needs = _needs(resources)
         deadline = time.monotonic() + patience
         while not (fitting := [node for node in self._nodes() if _fits(node, needs, resources["node"])]):
-            if not wait_for_node or time.monotonic() > deadline:
-                raise self._no_node(host, needs, resources["node"])
+            error = self._no_node(host, needs, resources["node"])
+            if not wait_for_node:
+                raise error
+            if time.monotonic() > deadline:
+                # There was one, and there may be one again: who asked may ask once more.
+                raise HostNotStarted(error.message, fix=error.fix, host=host)
             await asyncio.sleep(_LOOK_SECONDS)
         options: dict[str, Any] = {
             "num_cpus": resources["cpus"],

@@ -70,7 +70,7 @@ class AvatarWork:
         progress = _begun(record)
         if record.attempt == 1:
             # What the blob store may have under this name is of another video.
-            await self._workplaces.forget(recording.identifier)
+            await self._workplaces.forget(self._avatars, recording.identifier)
         await self._prepare(recording, _Reporter(progress, report, 0, _PREPARING if request.train else 1))
         if request.train:
             await self._train(record, request.training, _Reporter(progress, report, _PREPARING, 1))
@@ -141,7 +141,8 @@ class AvatarWork:
                     call.cancel()
                 if not done:
                     raise InternalError(f"The {self._host} host ended before the avatar was trained.")
-            self._avatars.place(bundle, recording.identifier)
+            avatar = self._avatars.place(bundle, recording.identifier)
+            await self._workplaces.keep_bundle(avatar)
             # The next training starts anew, whatever it is asked to do.
             for left in recording.directory.glob(f"{recording.checkpoint.name}*"):
                 left.unlink(missing_ok=True)

@@ -1,14 +1,13 @@
 """Where an avatar is made: beside its recording on this machine, or where the train host runs.
 
 With a blob store the checkpoint, the recording and the bundle are in it as well, so that what one machine has
-done is not lost with it. Its trees are `recordings/ID`, `trainings/ID/VIDEO` and `bundles/ID`.
+done is not lost with it (`server.store.keys`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -22,7 +21,7 @@ import structlog
 from server.errors import AvatarExists, BlobDamaged, BundleInvalid, FieldInvalid, InternalError, VisemeError
 from server.store.avatars import AvatarStore, StoredAvatar
 from server.store.keeper import Keeper
-from server.store.paths import parse_resource_name
+from server.store.keys import bundle_key, bundles, everything, recording_key, training_key, video_key
 from server.store.recordings import StoredRecording
 from server.store.site import Site
 from server.store.trees import TreeStore
@@ -85,18 +84,18 @@ class Workplaces:
         if site is None:
             yield Preparation(str(recording.video), str(recording.prepared))
         else:
-            trees, key = self._required(), f"videos/{recording.identifier}"
+            trees, key = self._required(), video_key(recording)
             work = await site.open_work(key, [])
             try:
                 video = await site.bring(recording.directory, key, [recording.video.name], work)
                 yield Preparation(f"{video}/{recording.video.name}", f"{work}/recording")
-                await site.publish(f"{work}/recording", _recording(recording))
-                await asyncio.to_thread(_replace, trees, _recording(recording), recording.prepared)
+                await site.publish(f"{work}/recording", recording_key(recording))
+                await asyncio.to_thread(_replace, trees, recording_key(recording), recording.prepared)
             finally:
                 await site.close_work(work)
             await asyncio.to_thread(trees.delete, key)
         if self._trees is not None and site is None:
-            await asyncio.to_thread(self._trees.publish, _recording(recording), recording.prepared)
+            await asyncio.to_thread(self._trees.publish, recording_key(recording), recording.prepared)
 
     @asynccontextmanager
     async def training(
@@ -115,7 +114,7 @@ class Workplaces:
         """
         checkpoint, preview = recording.checkpoint.name, recording.preview.name
         kept = [checkpoint, f"{checkpoint}.previous", preview]
-        key = _training(recording)
+        key = training_key(recording)
         if site is None:
             here = Training(
                 str(recording.prepared), str(bundle), str(recording.checkpoint), str(recording.preview)
@@ -131,32 +130,35 @@ class Workplaces:
                 yield here
             finally:
                 await keeper.stop()
-            await asyncio.to_thread(self._trees.publish, _bundle(recording), bundle)
             return
         trees = self._required()
         work = await site.open_work(key, kept, turn)
         looking = asyncio.create_task(self._copy_preview(trees, key, recording))
         try:
-            there = await site.bring(recording.prepared, _recording(recording), work=work)
+            there = await site.bring(recording.prepared, recording_key(recording), work=work)
             yield Training(there, f"{work}/bundle", f"{work}/{checkpoint}", f"{work}/{preview}")
-            await site.publish(f"{work}/bundle", _bundle(recording))
-            await asyncio.to_thread(trees.fetch, _bundle(recording), bundle)
+            # On its way: the bundle has its own key once it is an avatar's.
+            await site.publish(f"{work}/bundle", f"{key}/bundle")
+            await asyncio.to_thread(trees.fetch, f"{key}/bundle", bundle)
         finally:
             looking.cancel()
             await site.close_work(work)
 
     async def keep_bundle(self, avatar: StoredAvatar) -> None:
-        """Puts the bundle of an avatar that came from elsewhere into the blob store.
+        """Puts the bundle of an avatar into the blob store.
 
         Raises:
             VisemeError: The blob store is away or refuses.
         """
         if self._trees is not None:
-            key = f"bundles/{parse_resource_name(avatar.name, 'avatars').id}"
-            await asyncio.to_thread(self._trees.publish, key, avatar.directory)
+            await asyncio.to_thread(self._trees.publish, bundle_key(avatar), avatar.directory)
 
     async def restore(self, avatars: AvatarStore) -> None:
-        """Fetches the bundles that the blob store has and this machine has not. Failures are logged."""
+        """Fetches the bundles that the blob store has and this machine has not. Failures are logged.
+
+        Args:
+            avatars: The store of their owner.
+        """
         if self._trees is None:
             return
         try:
@@ -167,20 +169,21 @@ class Workplaces:
     async def finished(self, recording: StoredRecording) -> None:
         """Forgets the state of a training whose avatar is stored."""
         if self._trees is not None:
-            await asyncio.to_thread(self._trees.delete, _training(recording))
+            await asyncio.to_thread(self._trees.delete, training_key(recording))
 
-    async def forget(self, identifier: str) -> None:
+    async def forget(self, avatars: AvatarStore, identifier: str) -> None:
         """Removes everything of an avatar from the blob store.
 
         Args:
+            avatars: The store of its owner.
             identifier: Last segment of the avatar's name.
 
         Raises:
             VisemeError: The blob store is away or refuses.
         """
         if self._trees is not None:
-            for kind in ("trainings", "recordings", "videos", "bundles"):
-                await asyncio.to_thread(self._trees.delete, f"{kind}/{identifier}")
+            for key in everything(avatars.root, identifier):
+                await asyncio.to_thread(self._trees.delete, key)
 
     def _required(self) -> TreeStore:
         if self._trees is None:
@@ -200,24 +203,10 @@ class Workplaces:
                     )
 
 
-def _recording(recording: StoredRecording) -> str:
-    return f"recordings/{recording.identifier}"
-
-
-def _training(recording: StoredRecording) -> str:
-    # Of this video: what was made of another one under the same name must not be gone on with.
-    upload = hashlib.sha256(repr(recording.about).encode()).hexdigest()[:12]
-    return f"trainings/{recording.identifier}/{upload}"
-
-
-def _bundle(recording: StoredRecording) -> str:
-    return f"bundles/{recording.identifier}"
-
-
 def _restore(trees: TreeStore, avatars: AvatarStore) -> None:
     trees.sweep()
-    for key in trees.keys("bundles"):
-        identifier = key.removeprefix("bundles/")
+    for key in trees.keys(bundles(avatars.root)):
+        identifier = key.rpartition("/")[2]
         try:
             avatars.check_new_name(identifier)
             with tempfile.TemporaryDirectory(prefix=".restore-", dir=avatars.root) as place:

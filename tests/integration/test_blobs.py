@@ -102,6 +102,11 @@ def test_a_tree_goes_there_and_back(blobs: Blobs, tmp_path: Path) -> None:
     assert contents(tmp_path / "again") == {"a": b"other", "same": b"1", "empty": b""}
     # What the first had and the second has not is gone.
     assert len(blobs.keys("recordings/ada/objects")) == 3
+    trees.publish("recordings/ada2", tmp_path / "to")
+    trees.delete("recordings/ada2")
+    trees.publish("recordings/ad", tmp_path / "to")
+    trees.delete("recordings/ad")
+    assert trees.keys("recordings") == ["recordings/ada"]
     trees.delete("recordings/ada")
     assert blobs.keys("") == []
     assert trees.digest("recordings/ada") is None

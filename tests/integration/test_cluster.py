@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -274,6 +275,28 @@ async def test_a_node_is_lost_in_a_call(
     await until(lambda: not psutil.pid_exists(first.pid or 0), 10)
     await pool.close()
     cluster.add(place)
+
+
+async def test_the_only_node_that_fits_is_lost_and_comes_back(
+    cluster: Cluster, start_pool: Callable[..., HostPool]
+) -> None:
+    pool = start_pool({"echo": Resources(labels={"one": 1})}, place_seconds=2)
+    await say(pool, "hello")
+    pid = status(pool, "echo").pid
+    cluster.remove("one")
+    await until(lambda: not psutil.pid_exists(pid or 0), 10)
+    with pytest.raises(HostNotStarted, match="No node of the cluster has 1 one, which the echo host needs"):
+        for _ in range(5):
+            # A call may still meet the end of the host, or be placed on a node that is not known to be lost.
+            with contextlib.suppress(HostLost):
+                await say(pool, "is anybody there?")
+    cluster.add("one")
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(HostNotStarted):
+                assert await say(pool, "back again") == b"back again"
+                break
+    await pool.close()
 
 
 async def test_no_node_fits(start_pool: Callable[..., HostPool]) -> None:

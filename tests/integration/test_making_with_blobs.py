@@ -11,7 +11,11 @@ import pytest
 from google.longrunning import operations_pb2
 from viseme.v1 import avatar_pb2
 
+from server.operations.workplace import Workplaces
+from server.store.avatars import AvatarStore
 from server.store.blobs import BlobSettings, open_blobs
+from server.store.trees import TreeStore
+from tests.doubles.avatar import make_avatar
 from tests.integration.conftest import StartWorld, World
 from tests.integration.test_making_avatars import HOST, Caller, progress, refused, trained
 
@@ -83,6 +87,26 @@ async def test_another_machine_has_the_avatars(
     # Deleted is deleted everywhere.
     await other.avatars.DeleteAvatar(avatar_pb2.DeleteAvatarRequest(name="avatars/ada"))
     assert keys(store) == set()
+
+
+async def test_tenants_have_keys_of_their_own(tmp_path: Path, store: dict[str, str]) -> None:
+    workplaces = Workplaces(TreeStore(open_blobs(BlobSettings(store["blobs"]))))
+    limits = {"max_bundle_bytes": 1 << 20, "max_unpacked_bytes": 1 << 20}
+    for machine in ("first", "second"):
+        stores = [
+            AvatarStore(tmp_path / machine / place / "avatars", **limits)
+            for place in ("store", "store/tenants/acme", "store/tenants/zenith")
+        ]
+        if machine == "first":
+            for number, each in enumerate(stores[:2]):
+                make_avatar(count=60 + number, size=64, name="ada").write(tmp_path / f"bundle{number}")
+                await workplaces.keep_bundle(each.place(tmp_path / f"bundle{number}", "ada"))
+    for each in stores:
+        await workplaces.restore(each)
+    counts = [[avatar.info.gaussian_count for avatar in each.list() if not avatar.builtin] for each in stores]
+    assert counts == [[60], [61], []]
+    await workplaces.forget(stores[0], "ada")
+    assert keys(store) == {"tenants/acme"}
 
 
 async def test_another_video_does_not_go_on_from_the_last_one(
