@@ -31,7 +31,7 @@ _ABANDONED: Final = timedelta(days=1)
 _TRIES: Final = 4
 _WAIT_SECONDS: Final = 0.5
 _CONNECT_SECONDS: Final = 5
-_READ_SECONDS: Final = 60
+_READ_SECONDS: Final = 30
 _PART_BYTES: Final = 16 * 1024**2
 _CREDENTIALS: Final = {"key", "secret", "token"}
 _log = logging.getLogger(__name__)
@@ -74,9 +74,14 @@ def open_blobs(settings: BlobSettings) -> Blobs:
     elif protocol == "s3":
         options |= _s3_options(settings)
     try:
+        if protocol == "s3":
+            options["session"] = _s3_session()
         import fsspec  # noqa: PLC0415 (an extra: the default store is a local directory)
 
         filesystem = fsspec.filesystem(protocol, **options)
+        if protocol == "s3":
+            # It tries again by itself, too; the tries are ours, and told as one error.
+            filesystem.retries = 1
     except ImportError as error:
         raise ConfigInvalid(
             f"A blob store at {protocol}:// needs a package that is not installed: {error}.",
@@ -222,7 +227,6 @@ def _s3_options(settings: BlobSettings) -> dict[str, Any]:
         "config_kwargs": {
             "connect_timeout": _CONNECT_SECONDS,
             "read_timeout": _READ_SECONDS,
-            # The tries are ours, and told as one error.
             "retries": {"total_max_attempts": 1},
         },
         **({"endpoint_url": settings.endpoint} if settings.endpoint else {}),
@@ -230,6 +234,20 @@ def _s3_options(settings: BlobSettings) -> dict[str, Any]:
     if settings.credentials:
         options |= _read_credentials(Path(settings.credentials).expanduser())
     return options
+
+
+def _s3_session() -> Any:
+    """A session that sends a body at once instead of waiting for leave to do so.
+
+    botocore asks for leave (`Expect: 100-continue`), and none of its time-outs ends the wait for the answer: a
+    store that takes connections and is stuck would hold an upload for ever.
+    """
+    from aiobotocore.session import AioSession  # noqa: PLC0415 (an extra)
+    from botocore.handlers import add_expect_header  # noqa: PLC0415
+
+    session = AioSession()
+    session.unregister("before-call.s3", add_expect_header)
+    return session
 
 
 def _read_credentials(path: Path) -> dict[str, str]:

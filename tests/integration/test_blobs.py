@@ -7,9 +7,11 @@ import io
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -244,6 +246,19 @@ def test_the_store_is_away_and_comes_back(
         returning.join()
         server.stop()
     assert contents(tmp_path / "to") == {"checkpoint": b"kept"}
+
+
+def test_a_store_that_never_answers(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_s3()
+    monkeypatch.setattr("server.store.blobs._READ_SECONDS", 1)
+    # The system takes connections for it, and nobody reads them.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        blobs = open_blobs(BlobSettings(f"s3://{BUCKET}/x", endpoint))
+        start = time.monotonic()
+        with pytest.raises(BlobsUnreachable, match="cannot be reached"):
+            blobs.write("a", b"1")
+        assert time.monotonic() - start < 20
 
 
 def test_wrong_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
