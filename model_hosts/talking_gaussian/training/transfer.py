@@ -1,0 +1,228 @@
+"""Motion of another avatar as the start of a new one: for clips too short to show how a face moves.
+
+How a jaw opens and a lid closes is alike in all people; what they look like is not. So the networks of face
+and mouth start as those of an avatar that was trained on much more, placed so that eyes and mouth of both
+meet. Colours, shapes, torso and what the networks did to colour and opacity are the person's own from the
+first step.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model_hosts.talking_gaussian.bundle import Bundle
+from model_hosts.talking_gaussian.preprocess.dataset import LipShape, TrainingSet
+from model_hosts.talking_gaussian.preprocess.poses import to_head, unproject
+from model_hosts.talking_gaussian.training.networks import POSITION_STEP, SMALL_STEP, Deformation
+from model_hosts.talking_gaussian.training.scene import Branch, Drive, Scene
+
+FloatArray = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+_MOVED = ("face", "mouth")
+_POSITION, _SHAPE = slice(0, 3), slice(0, 10)
+_RIDGE = 0.2
+_CODES, _CODE_SPREAD = 256, 0.7
+"""Lip codes about the closed mouth at which the other avatar is asked what they do."""
+_LARGEST = 1.5
+_SHUT = 3.0
+_BLINKS = ("blinkLeft", "blinkRight")
+
+
+class TransferUnsuitable(ValueError):  # noqa: N818 - reads as a statement, like DatasetInvalid
+    """The networks of the other avatar do not fit the recipe."""
+
+
+class Placement(NamedTuple):
+    """Where a point of the person lies on the other avatar: scale * point + shift, metres."""
+
+    scale: float
+    shift: Doubles
+
+
+class _LipMap(NamedTuple):
+    weight: Doubles
+    offset: Doubles
+
+
+def adopt(scene: Scene, data: TrainingSet, other: Bundle, key: Drive) -> None:
+    """Gives a new scene the motion of another avatar.
+
+    Args:
+        scene: As it was initialised.
+        data: The recording it is trained on.
+        other: The avatar whose motion it starts with.
+        key: What drives the key frame, [1, ...]; there the Gaussians stay where they are.
+
+    Raises:
+        TransferUnsuitable: Sizes of the networks differ, or the other avatar has other expression channels.
+    """
+    lips = _check(scene, data, other)
+    device = scene.embed.weight.device
+    networks = {name: _network(other, name).to(device) for name in _MOVED}
+    place = _placement(scene, data, other, networks["face"])
+    to_other, offset = _lip_map(lips, data.closed, other, networks["face"], place)
+    with torch.no_grad():
+        weight, bias = (_tensor(other, f"lip.embed.{part}").to(device) for part in ("weight", "bias"))
+        scene.embed.weight.copy_(weight @ _as_tensor(to_other, device).T)
+        scene.embed.bias.copy_(bias + weight @ _as_tensor(offset, device))
+        code = scene.embed(key.lip)
+        for name, source in networks.items():
+            branch = scene.branches[name]
+            _copy(branch, source, other.info.branches[name].levels)
+            branch.net.planes.bound = source.planes.bound / place.scale
+            centre = (np.asarray(other.info.branches[name].centre) - place.shift) / place.scale
+            branch.centre.copy_(_as_tensor(centre, device))
+            branch.net.out.weight[_POSITION] /= place.scale
+            branch.net.out.bias[_POSITION] /= place.scale
+            if branch.net.expr is not None:
+                branch.net.expr.weight *= _as_tensor(_expression_scale(data, other), device)
+            _hold(branch, code, key.expression if branch.net.expr is not None else None)
+
+
+def _check(scene: Scene, data: TrainingSet, other: Bundle) -> LipShape:
+    if data.lip_shape is None:
+        raise TransferUnsuitable("only a recorded person can start with the motion of another avatar")
+    if other.info.expression_names != data.maps.expression_names:
+        raise TransferUnsuitable(f"{other.info.name} has other expression channels than the recording")
+    for name in _MOVED:
+        theirs, ours = other.info.branches[name], scene.branches[name].size
+        wrong = (theirs.hidden, theirs.channels, theirs.code) != (
+            ours.hidden,
+            ours.channels,
+            scene.embed.out_features,
+        )
+        if wrong or not set(ours.levels) <= set(theirs.levels):
+            raise TransferUnsuitable(
+                f"the {name} network of {other.info.name} has another size than the recipe; "
+                "use the preset few_shot"
+            )
+    return data.lip_shape
+
+
+def _network(bundle: Bundle, name: str) -> Deformation:
+    """A branch's network in torch."""
+    info = bundle.info.branches[name]
+    network = Deformation(
+        info.levels,
+        info.channels,
+        info.bound,
+        info.hidden,
+        info.code,
+        info.expression,
+        torch.Generator().manual_seed(0),
+    )
+    state = {f"planes.levels.{k}": _tensor(bundle, f"{name}.grid.{k}") for k in range(len(info.levels))}
+    for key in network.state_dict():
+        if not key.startswith("planes."):
+            state[key] = _tensor(bundle, f"{name}.net." + key.replace("attention.2.", "attention.1."))
+    network.load_state_dict(state)
+    return network
+
+
+def _copy(branch: Branch, source: Deformation, levels: tuple[int, ...]) -> None:
+    """Weights and tri-planes, of the levels that the branch has; no changes of opacity and colour."""
+    kept = [levels.index(side) for side in branch.size.levels]
+    width = 3 * branch.size.channels
+    columns = torch.cat([torch.arange(k * width, (k + 1) * width) for k in kept])
+    for mine, k in zip(branch.net.planes.levels, kept, strict=True):
+        mine.copy_(source.planes.levels[k])
+    given = source.state_dict()
+    for key, value in branch.net.named_parameters():
+        if key.startswith("planes."):
+            continue
+        reads_planes = key in {"encode.weight", "code_attention.0.weight", "expr_attention.0.weight"}
+        value.copy_(given[key][:, columns] if reads_planes else given[key])
+    for part in (branch.net.out.weight, branch.net.out.bias):
+        part[_SHAPE.stop :] = 0
+
+
+def _hold(branch: Branch, code: Tensor, expression: Tensor | None) -> None:
+    """Takes what the network does in the key frame from the Gaussians, which were sampled there."""
+    raw = branch.net(branch.xyz - branch.centre, code, expression)[0]
+    branch.xyz -= raw[:, :3] * POSITION_STEP
+    branch.log_scale -= raw[:, 7:10] * SMALL_STEP
+
+
+def _placement(scene: Scene, data: TrainingSet, other: Bundle, face: Deformation) -> Placement:
+    """By the eyes and the inside of the mouth."""
+    theirs = np.concatenate([_eyes_of(other, face), np.median(other.tensor("mouth.xyz"), 0)[None]])
+    inside = scene.mouth.xyz.detach().cpu().numpy()
+    ours = np.concatenate([_eyes_in(data), np.median(inside, 0)[None]])
+    mean_theirs, mean_ours = theirs.mean(0), ours.mean(0)
+    # Depths say little about size: they were guessed for one of the two.
+    spread = [np.linalg.norm((points - points.mean(0))[:, :2]) for points in (theirs, ours)]
+    scale = float(np.clip(spread[0] / spread[1], 1 / _LARGEST, _LARGEST))
+    return Placement(scale, mean_theirs - scale * mean_ours)
+
+
+def _eyes_of(other: Bundle, face: Deformation) -> Doubles:
+    """Where lids move when the avatar blinks: the eyes [2, 3], that at the viewer's left first."""
+    info = other.info.branches["face"]
+    device = face.out.weight.device
+    xyz = _tensor(other, "face.xyz").to(device)
+    names = other.info.expression_names
+    drive = torch.zeros(2, len(names), device=device)
+    drive[1, [names.index(blink) for blink in _BLINKS]] = _SHUT
+    rest = _tensor(other, "lip.embed.weight") @ _tensor(other, "lip.closed")
+    code = (rest + _tensor(other, "lip.embed.bias")).to(device)[None].expand(2, -1)
+    with torch.no_grad():
+        moved = face(xyz - torch.tensor(info.centre, device=device), code, drive)[..., :3]
+    weight = (moved[1] - moved[0]).square().sum(-1, keepdim=True)
+    sides = [xyz[:, :1] < 0, xyz[:, :1] >= 0]
+    eyes = torch.stack([(weight * side * xyz).sum(0) / (weight * side).sum() for side in sides])
+    return np.asarray(eyes.double().cpu().numpy())
+
+
+def _eyes_in(data: TrainingSet) -> Doubles:
+    """The eyes of the recording in the head frame, [2, 3], that at the viewer's left first."""
+    centres = (data.eye_corners[data.key] + np.asarray(data.eye_box) / 2).astype(np.float32)
+    columns, rows = centres.astype(np.int64).T
+    points = unproject(centres, data.depth[rows, columns], data.focal, data.centre)
+    eyes = to_head(points, data.poses[data.key]).astype(np.float64)
+    return np.asarray(eyes[eyes[:, 0].argsort()])
+
+
+def _lip_map(lips: LipShape, closed: FloatArray, other: Bundle, face: Deformation, place: Placement) -> _LipMap:
+    """The other avatar's lip code from the person's: their = own @ weight + offset.
+
+    Fitted so that at the person's landmarks the other face moves as the person's does: both codes are about
+    the same places, in metres. Closed lips are closed lips.
+    """
+    device = face.out.weight.device
+    centre = np.asarray(other.info.branches["face"].centre)
+    offset = _as_tensor(place.scale * lips.points + place.shift - centre, device)
+    rest = other.tensor("lip.closed").astype(np.float64)
+    codes = rest + np.random.default_rng(0).normal(0, _CODE_SPREAD, (_CODES, len(rest)))
+    weight, bias = (_tensor(other, f"lip.embed.{part}").to(device) for part in ("weight", "bias"))
+    expression = torch.zeros(_CODES, len(other.info.expression_names), device=device)
+    with torch.no_grad():
+        raw = face(offset, _as_tensor(codes, device) @ weight.T + bias, expression)
+    moved = raw[..., :2].double().cpu().numpy().reshape(_CODES, -1) * POSITION_STEP / place.scale
+    response, *_ = np.linalg.lstsq(codes - codes.mean(0), moved - moved.mean(0), rcond=None)
+    wanted = lips.basis.reshape(len(lips.basis), -1).astype(np.float64)
+    normal = response @ response.T
+    normal += _RIDGE * float(np.trace(normal)) / len(normal) * np.eye(len(normal))
+    to_other = np.linalg.solve(normal, response @ wanted.T).T
+    return _LipMap(to_other, rest - closed.astype(np.float64) @ to_other)
+
+
+def _expression_scale(data: TrainingSet, other: Bundle) -> Doubles:
+    """[E]: the other avatar's expression inputs per one of the person's; channels that never moved stay 1."""
+    theirs = np.linalg.norm(other.tensor("units.to_expression"), axis=0)
+    own = np.linalg.norm(data.maps.to_expression, axis=0)
+    known = (theirs > 0) & (own > 0)
+    return np.where(known, theirs / np.where(known, own, 1.0), 1.0)
+
+
+def _tensor(bundle: Bundle, name: str) -> Tensor:
+    return torch.from_numpy(np.array(bundle.tensor(name), np.float32))
+
+
+def _as_tensor(value: Doubles, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.asarray(value, np.float32)).to(device)
