@@ -3,11 +3,12 @@
 Usage (in the environment of the trainer, `tools/training_environment DIRECTORY`):
     python -m benchmarks.train [--dataset DIRECTORY] [--steps N] [--sheet PNG] [--json]
     python -m benchmarks.train --dataset DIRECTORY --bundle AVATAR --encoder DIRECTORY [--models DIRECTORY]
-                               [--renders NPZ] [--strip PNG]
+                               [--renders NPZ] [--output DIRECTORY]
 
 Without --dataset only the kernels are measured; with one, a recording, an avatar is trained on the CPU with
 the preset `laptop`. With --bundle nothing is trained: an avatar that was, is held beside the frames of the
-recording that it has not seen, its lips driven by the sound alone.
+recording that it has not seen, its lips driven by the sound alone; the output folder gets a video and a strip
+of truth, avatar and, with --renders, the original side by side, and a strip of two silent seconds.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from benchmarks._held_out import Comparison, draw, heard_codes
+from benchmarks._pictures import evenly, write_sheet, write_video
 from benchmarks._report import Figure, Figures, run
+from benchmarks._stillness import background_flicker, silence
 from model_hosts.talking_gaussian.bundle import Bundle
+from model_hosts.talking_gaussian.driving.whisper_features import SAMPLE_RATE
 from model_hosts.talking_gaussian.images import encode_png
 from model_hosts.talking_gaussian.preprocess.dataset import load
+from model_hosts.talking_gaussian.preprocess.sound import PER_FRAME, read_wav
 from model_hosts.talking_gaussian.preprocess.tools import Tools
 from model_hosts.talking_gaussian.training.evaluate import evaluate
 from model_hosts.talking_gaussian.training.rasterise import Splats, rasterise
@@ -148,16 +154,36 @@ def beside_the_recording(arguments: argparse.Namespace) -> Figures:
     drawn = list(draw(bundle, data, heard, data.held_out))
     figures = comparison.measure("person", drawn, bounds=True)
     figures |= comparison.measure("with_true_lips", draw(bundle, data, data.lip, data.held_out))
+    figures |= background_flicker(data, drawn)
     rows = [[data.frames[frame] for frame in data.held_out], drawn]
     if arguments.renders is not None:
         original = [np.round(stored_frame(arguments.renders, int(f))).astype(np.uint8) for f in data.held_out]
         figures |= comparison.measure("original", original)
         rows.append(original)
-    if arguments.strip is not None:
-        chosen = np.linspace(0, len(data.held_out) - 1, _STRIP).astype(int)
-        strip = np.concatenate([np.concatenate([row[i] for i in chosen], 1) for row in rows])
-        arguments.strip.write_bytes(encode_png(strip))
+    still: list[npt.NDArray[np.uint8]] = []
+    if tools is not None:
+        silent, still = silence(bundle, tools)
+        figures |= silent
+    if arguments.output is not None:
+        _leave(arguments.output, rows, still, read_wav(arguments.dataset / "audio.wav"), data.held_out)
     return figures
+
+
+def _leave(
+    output: Path,
+    rows: list[list[npt.NDArray[np.uint8]]],
+    still: list[npt.NDArray[np.uint8]],
+    sound: npt.NDArray[np.int16],
+    frames: npt.NDArray[np.int64],
+) -> None:
+    """Writes what there is to look at: pictures of `frames`, one row each for truth, avatar and original."""
+    output.mkdir(parents=True, exist_ok=True)
+    write_sheet(output / "strip.png", [evenly(row, _STRIP) for row in rows])
+    if still:
+        write_sheet(output / "silence.png", [evenly(still, _STRIP)])
+    beside = (np.concatenate(pictures, 1) for pictures in zip(*rows, strict=True))
+    heard = sound[frames[0] * PER_FRAME : (frames[-1] + 1) * PER_FRAME]
+    write_video(output / "side_by_side.mp4", beside, heard, SAMPLE_RATE)
 
 
 def measure(arguments: argparse.Namespace) -> Figures:
@@ -181,7 +207,7 @@ if __name__ == "__main__":
     parser.add_argument("--encoder", type=Path, help="the asset whisper-base")
     parser.add_argument("--models", type=Path, help="face_landmarker.task and the other; for lip landmarks")
     parser.add_argument("--renders", type=Path, help="the original's held-out renders, to compare with")
-    parser.add_argument("--strip", type=Path, help="PNG to write frames to: truth, avatar, original")
+    parser.add_argument("--output", type=Path, help="folder for side_by_side.mp4, strip.png and silence.png")
     parser.add_argument("--steps", type=int, help="steps in all, instead of the preset's")
     parser.add_argument("--sheet", type=Path, help="PNG to write a contact sheet to")
     run("train", measure, parser)

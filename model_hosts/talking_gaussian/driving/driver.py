@@ -14,6 +14,7 @@ from model_hosts.talking_gaussian.driving.idle import IdleMotion
 from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.state import TORSO_TRACK_SIZE, FrameState
+from model_hosts.talking_gaussian.driving.units import UNIT_INDEX
 
 if TYPE_CHECKING:
     # Types only: driving needs numpy and nothing else.
@@ -29,6 +30,7 @@ _BREATH_DEVIATIONS = 1.2
 _LARGEST_BREATH = 1.5
 _IDLE_SWAY = 0.5
 """What the head drifts beside its recorded motion, so that nobody sees where that begins again."""
+_LIDS = (("blinkLeft", "eyeBlinkLeft"), ("blinkRight", "eyeBlinkRight"))
 _CLOSED = [CHANNELS.index("rest"), CHANNELS.index("close")]
 
 
@@ -68,6 +70,8 @@ class Driver:
         drivers = bundle.info.drivers
         seen = drivers.get("expression_range")
         self._seen = None if seen is None else np.asarray(seen, np.float64)
+        names = bundle.info.expression_names
+        self._lids = [(names.index(name), UNIT_INDEX[unit]) for name, unit in _LIDS if name in names]
         spread = bundle.tensor("pose.std").astype(np.float64)[:3]
         self._pose_scale = np.minimum(1.0, spread / _ANIMATED_SPREAD)
         self._pose_bound = np.maximum(_POSE_BOUND * spread, 1e-6)
@@ -131,7 +135,13 @@ class Driver:
         if self._seen is None and self._idle is None:
             return np.asarray((units - self._unit_mean) @ self._to_expression)
         found = (units + rest - self._unit_mean) @ self._to_expression
-        return np.asarray(found if self._seen is None else np.clip(found, self._seen[0], self._seen[1]))
+        if self._seen is None:
+            return np.asarray(found)
+        for channel, unit in self._lids:
+            # Shut is as far as the person's lid was seen to go: trackers seldom see it shut.
+            up = found[:, channel] - units[:, unit] * self._to_expression[unit, channel]
+            found[:, channel] = up + units[:, unit] * (self._seen[1][channel] - up)
+        return np.clip(found, self._seen[0], self._seen[1])
 
     def _lip_code(self, units: Doubles) -> Doubles:
         return np.asarray((units - self._unit_mean) @ self._to_lip)

@@ -21,7 +21,13 @@ from model_hosts.talking_gaussian.preprocess.poses import (
     to_head,
     unproject,
 )
-from model_hosts.talking_gaussian.preprocess.units import UNITS, UnitMaps, fit_unit_maps, map_units
+from model_hosts.talking_gaussian.preprocess.units import (
+    UNITS,
+    UnitMaps,
+    fit_unit_maps,
+    map_units,
+    without_gaze_in_blinks,
+)
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -185,7 +191,7 @@ def _from_truth(frames: ByteArray, labels: ByteArray, plate: ByteArray, truth: A
         raise DatasetInvalid(f"{len(frames)} frames, {len(labels)} label maps, {len(truth['V'])} poses")
     _, height, width = labels.shape
     focal, key = float(truth["focal"]), int(truth["key"])
-    units, depth = truth["units"].astype(np.float32), truth["depth_key"].astype(np.float32)
+    units, depth = _units(truth), truth["depth_key"].astype(np.float32)
     # The head frame's origin goes to the middle of the visible head, so that turns and translations separate.
     poses = truth["V"].astype(np.float32)
     head = np.isin(labels[key], (SKIN, MOUTH)) & (depth > 0)
@@ -234,6 +240,15 @@ class _Learnt(NamedTuple):
     held_out: IntArray
 
 
+def _units(truth: Arrays) -> FloatArray:
+    """Face units [T, 52]; those of a person were tracked."""
+    units: FloatArray = truth["units"].astype(np.float32)
+    if "lip" not in truth:
+        return units
+    names = tuple(str(name) for name in truth["unit_names"])
+    return without_gaze_in_blinks(units, names, truth["training"].astype(np.int64))
+
+
 def _recorded(truth: Arrays, units: FloatArray) -> _Learnt:
     """Of a person: the lip code is measured, and what the units would do to it is fitted."""
     lip, training = truth["lip"].astype(np.float32), truth["training"].astype(np.int64)
@@ -253,10 +268,9 @@ def _lip_shape(truth: Arrays, origin: FloatArray) -> LipShape:
     """Without the inner lips: where those of a closed mouth meet, upper and lower are one place."""
     names = [*face.OUTER_LIPS, *face.CHIN]
     kept = [index for index, point in enumerate(POINTS) if point in names]
-    across = truth["lip_mean"][kept].astype(np.float32) / 1000
-    depth = truth["mesh"][[POINTS[index] for index in kept], 2:].astype(np.float32)
-    basis: FloatArray = truth["lip_basis"][:, kept].astype(np.float32) / 1000
-    return LipShape((np.concatenate([across, depth], 1) - origin).astype(np.float32), basis)
+    depth = truth["mesh"][[POINTS[index] for index in kept], 2:]
+    points = np.concatenate([truth["lip_mean"][kept] / 1000, depth], 1) - origin
+    return LipShape(points.astype(np.float32), (truth["lip_basis"][:, kept] / 1000).astype(np.float32))
 
 
 def _idle(truth: Arrays, origin: FloatArray) -> Idle:

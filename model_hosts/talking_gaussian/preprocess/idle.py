@@ -80,8 +80,8 @@ def without_blinks(units: FloatArray) -> FloatArray:
     frames = np.arange(len(units))
     open_ = frames[~near]
     calm = np.stack([np.interp(frames, open_, column[open_], period=len(units)) for column in units.T], 1)
-    calm = (np.roll(calm, 1, 0) + 2 * calm + np.roll(calm, -1, 0)) / 4
-    return calm.astype(np.float32)
+    smooth: FloatArray = ((np.roll(calm, 1, 0) + 2 * calm + np.roll(calm, -1, 0)) / 4).astype(np.float32)
+    return smooth
 
 
 def _stretch(poses: FloatArray, units: FloatArray, track: FloatArray, silent: Mask) -> tuple[int, int]:

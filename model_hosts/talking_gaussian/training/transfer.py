@@ -188,7 +188,9 @@ def _eyes_in(data: TrainingSet) -> Doubles:
     return np.asarray(eyes[eyes[:, 0].argsort()])
 
 
-def _lip_map(lips: LipShape, closed: FloatArray, other: Bundle, face: Deformation, place: Placement) -> _LipMap:
+def _lip_map(
+    lips: LipShape, closed: FloatArray, other: Bundle, face: Deformation, place: Placement
+) -> _LipMap:
     """The other avatar's lip code from the person's: their = own @ weight + offset.
 
     Fitted so that at the person's landmarks the other face moves as the person's does: both codes are about
