@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from viseme.host.v1 import host_pb2
 
+from model_hosts.talking_gaussian.bundle import Bundle
 from model_hosts.talking_gaussian.images import encode_png
 from model_hosts.talking_gaussian.making.devices import choose_device, device_name
 from model_hosts.talking_gaussian.preprocess.dataset import load
@@ -26,6 +27,7 @@ from model_hosts.talking_gaussian.training.finish import finish
 from model_hosts.talking_gaussian.training.settings import PRESETS, Settings
 from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels
 from model_hosts.talking_gaussian.training.trainer import Trainer
+from model_hosts.talking_gaussian.training.transfer import motion_for, recipe_for
 
 Trained = host_pb2.TrainResponse
 _DEFAULT_VOICE: Final = "voices/af_heart"
@@ -66,8 +68,18 @@ def train_avatar(
         give_cores_to_kernels()
     recording = Path(request.recording)
     listener = _Listener(tell, Path(request.preview), device_name(device))
+    data = load(recording)
+    motion = motion_for(data)
+    if motion is not None:
+        name = motion.info.display_name
+        tell(Trained(note=Trained.Note(text=f"The clip is short: lips and lids start as those of {name}.")))
     trainer = Trainer(
-        load(recording), _settings(request, device), device, listener.hear, Path(request.checkpoint)
+        data,
+        _settings(request, device, motion),
+        device,
+        listener.hear,
+        Path(request.checkpoint),
+        motion=motion,
     )
     if trainer.run(stop) is Outcome.STOPPED:
         raise Stopped
@@ -80,9 +92,10 @@ def train_avatar(
     tell(Trained(result=Trained.Result(metrics=metrics)))
 
 
-def _settings(request: host_pb2.TrainRequest, device: torch.device) -> Settings:
+def _settings(request: host_pb2.TrainRequest, device: torch.device, motion: Bundle | None) -> Settings:
     preset = request.preset or ("person" if device.type == "cuda" else "laptop")
-    return replace(PRESETS[preset], seed=request.seed)
+    settings = replace(PRESETS[preset], seed=request.seed)
+    return settings if motion is None else recipe_for(settings, motion)
 
 
 class _Listener:

@@ -1,4 +1,4 @@
-"""Motion of another avatar as the start of a new one: for clips too short to show how a face moves.
+"""Motion of another avatar as the start of a new one: for clips too short to show how a face moves well.
 
 How a jaw opens and a lid closes is alike in all people; what they look like is not. So the networks of face
 and mouth start as those of an avatar that was trained on much more, placed so that eyes and mouth of both
@@ -8,6 +8,8 @@ first step.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,22 +22,31 @@ from model_hosts.talking_gaussian.preprocess.dataset import LipShape, TrainingSe
 from model_hosts.talking_gaussian.preprocess.poses import to_head, unproject
 from model_hosts.talking_gaussian.training.networks import POSITION_STEP, SMALL_STEP, Deformation
 from model_hosts.talking_gaussian.training.scene import Branch, Drive, Scene
+from model_hosts.talking_gaussian.training.settings import BranchSize, Settings
 
 FloatArray = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
+DEMO = Path(__file__).resolve().parents[3] / "server" / "store" / "builtin" / "avatars" / "demo"
+"""The avatar that is shipped: where it lies in a checkout."""
+SHORT = 250
+"""Frames below which a clip of a person starts with the demo avatar's motion."""
+STEPS = 1 / 3
+"""Of the recipe's steps: more of them forget what the other avatar knew and learn the short clip by heart."""
+
 _MOVED = ("face", "mouth")
-_POSITION, _SHAPE = slice(0, 3), slice(0, 10)
+_POSITION, _LOOKS = slice(0, 3), slice(10, None)
 _RIDGE = 0.2
 _CODES, _CODE_SPREAD = 256, 0.7
 """Lip codes about the closed mouth at which the other avatar is asked what they do."""
 _LARGEST = 1.5
 _SHUT = 3.0
+_ROUNDS = 5
 _BLINKS = ("blinkLeft", "blinkRight")
 
 
 class TransferUnsuitable(ValueError):  # noqa: N818 - reads as a statement, like DatasetInvalid
-    """The networks of the other avatar do not fit the recipe."""
+    """The recording cannot start with the motion of that avatar."""
 
 
 class Placement(NamedTuple):
@@ -50,19 +61,54 @@ class _LipMap(NamedTuple):
     offset: Doubles
 
 
+def motion_for(data: TrainingSet, demo: Path = DEMO) -> Bundle | None:
+    """The avatar whose motion a recording starts with when nobody chose: the demo avatar for a short clip.
+
+    None for longer ones, for drawn persons, and where the demo avatar is not at hand.
+
+    Args:
+        data: The recording.
+        demo: The demo avatar.
+
+    Raises:
+        BundleInvalid: The demo avatar is damaged.
+    """
+    if data.count >= SHORT or data.lip_shape is None or not demo.exists():
+        return None
+    return Bundle.read(demo)
+
+
+def recipe_for(settings: Settings, other: Bundle) -> Settings:
+    """A recipe with networks of the other avatar's size, and fewer steps."""
+    face, mouth = (other.info.branches[name] for name in _MOVED)
+    sized = replace(
+        settings,
+        face=BranchSize(settings.face.count, face.hidden, face.levels, face.channels),
+        mouth=BranchSize(settings.mouth.count, mouth.hidden, mouth.levels, mouth.channels),
+        code=face.code,
+    )
+    whole = settings.mouth_steps + settings.face_steps + settings.fuse_steps
+    return sized.with_steps(max(3, round(STEPS * whole)))
+
+
 def adopt(scene: Scene, data: TrainingSet, other: Bundle, key: Drive) -> None:
     """Gives a new scene the motion of another avatar.
 
     Args:
-        scene: As it was initialised.
+        scene: As it was initialised, with networks sized by `recipe_for`.
         data: The recording it is trained on.
         other: The avatar whose motion it starts with.
         key: What drives the key frame, [1, ...]; there the Gaussians stay where they are.
 
     Raises:
-        TransferUnsuitable: Sizes of the networks differ, or the other avatar has other expression channels.
+        TransferUnsuitable: The recording is not of a person, or the two have other expression channels or
+            sizes.
     """
-    lips = _check(scene, data, other)
+    lips = data.lip_shape
+    if lips is None:
+        raise TransferUnsuitable("only a recorded person can start with the motion of another avatar")
+    if other.info.expression_names != data.maps.expression_names:
+        raise TransferUnsuitable(f"the avatar {other.info.name} has other expression channels")
     device = scene.embed.weight.device
     networks = {name: _network(other, name).to(device) for name in _MOVED}
     place = _placement(scene, data, other, networks["face"])
@@ -74,35 +120,21 @@ def adopt(scene: Scene, data: TrainingSet, other: Bundle, key: Drive) -> None:
         code = scene.embed(key.lip)
         for name, source in networks.items():
             branch = scene.branches[name]
-            _copy(branch, source, other.info.branches[name].levels)
+            try:
+                branch.net.load_state_dict(source.state_dict())
+            except RuntimeError as error:
+                raise TransferUnsuitable(
+                    f"the {name} network of {other.info.name} has another size than the recipe's"
+                ) from error
             branch.net.planes.bound = source.planes.bound / place.scale
             centre = (np.asarray(other.info.branches[name].centre) - place.shift) / place.scale
             branch.centre.copy_(_as_tensor(centre, device))
-            branch.net.out.weight[_POSITION] /= place.scale
-            branch.net.out.bias[_POSITION] /= place.scale
+            for part in (branch.net.out.weight, branch.net.out.bias):
+                part[_POSITION] /= place.scale
+                part[_LOOKS] = 0
             if branch.net.expr is not None:
                 branch.net.expr.weight *= _as_tensor(_expression_scale(data, other), device)
             _hold(branch, code, key.expression if branch.net.expr is not None else None)
-
-
-def _check(scene: Scene, data: TrainingSet, other: Bundle) -> LipShape:
-    if data.lip_shape is None:
-        raise TransferUnsuitable("only a recorded person can start with the motion of another avatar")
-    if other.info.expression_names != data.maps.expression_names:
-        raise TransferUnsuitable(f"{other.info.name} has other expression channels than the recording")
-    for name in _MOVED:
-        theirs, ours = other.info.branches[name], scene.branches[name].size
-        wrong = (theirs.hidden, theirs.channels, theirs.code) != (
-            ours.hidden,
-            ours.channels,
-            scene.embed.out_features,
-        )
-        if wrong or not set(ours.levels) <= set(theirs.levels):
-            raise TransferUnsuitable(
-                f"the {name} network of {other.info.name} has another size than the recipe; "
-                "use the preset few_shot"
-            )
-    return data.lip_shape
 
 
 def _network(bundle: Bundle, name: str) -> Deformation:
@@ -125,27 +157,13 @@ def _network(bundle: Bundle, name: str) -> Deformation:
     return network
 
 
-def _copy(branch: Branch, source: Deformation, levels: tuple[int, ...]) -> None:
-    """Weights and tri-planes, of the levels that the branch has; no changes of opacity and colour."""
-    kept = [levels.index(side) for side in branch.size.levels]
-    width = 3 * branch.size.channels
-    columns = torch.cat([torch.arange(k * width, (k + 1) * width) for k in kept])
-    for mine, k in zip(branch.net.planes.levels, kept, strict=True):
-        mine.copy_(source.planes.levels[k])
-    given = source.state_dict()
-    for key, value in branch.net.named_parameters():
-        if key.startswith("planes."):
-            continue
-        reads_planes = key in {"encode.weight", "code_attention.0.weight", "expr_attention.0.weight"}
-        value.copy_(given[key][:, columns] if reads_planes else given[key])
-    for part in (branch.net.out.weight, branch.net.out.bias):
-        part[_SHAPE.stop :] = 0
-
-
 def _hold(branch: Branch, code: Tensor, expression: Tensor | None) -> None:
     """Takes what the network does in the key frame from the Gaussians, which were sampled there."""
-    raw = branch.net(branch.xyz - branch.centre, code, expression)[0]
-    branch.xyz -= raw[:, :3] * POSITION_STEP
+    seen = branch.xyz.detach().clone()
+    for _ in range(_ROUNDS):
+        # What moves a Gaussian depends on where it rests.
+        raw = branch.net(branch.xyz - branch.centre, code, expression)[0]
+        branch.xyz.copy_(seen - raw[:, :3] * POSITION_STEP)
     branch.log_scale -= raw[:, 7:10] * SMALL_STEP
 
 
