@@ -1,9 +1,9 @@
 """Motion of another avatar as the start of a new one: for clips too short to show how a face moves well.
 
-How a jaw opens and a lid closes is alike in all people; what they look like is not. So the networks of face
-and mouth start as those of an avatar that was trained on much more, placed so that eyes and mouth of both
-meet. Colours, shapes, torso and what the networks did to colour and opacity are the person's own from the
-first step.
+How a jaw opens and a lid closes is alike in all people; what they look like is not. So the network of the
+face starts as that of an avatar that was trained on much more, placed so that eyes and mouth of both meet.
+Colours, shapes, torso, the inside of the mouth and what the network did to colour and opacity are the
+person's own from the first step.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ SHORT = 250
 STEPS = 1 / 3
 """Of the recipe's steps: more of them forget what the other avatar knew and learn the short clip by heart."""
 
-_MOVED = ("face", "mouth")
 _POSITION, _LOOKS = slice(0, 3), slice(10, None)
 _RIDGE = 0.2
 _CODES, _CODE_SPREAD = 256, 0.7
@@ -79,14 +78,10 @@ def motion_for(data: TrainingSet, demo: Path = DEMO) -> Bundle | None:
 
 
 def recipe_for(settings: Settings, other: Bundle) -> Settings:
-    """A recipe with networks of the other avatar's size, and fewer steps."""
-    face, mouth = (other.info.branches[name] for name in _MOVED)
-    sized = replace(
-        settings,
-        face=BranchSize(settings.face.count, face.hidden, face.levels, face.channels),
-        mouth=BranchSize(settings.mouth.count, mouth.hidden, mouth.levels, mouth.channels),
-        code=face.code,
-    )
+    """A recipe with a face network of the other avatar's size, and fewer steps."""
+    face = other.info.branches["face"]
+    size = BranchSize(settings.face.count, face.hidden, face.levels, face.channels)
+    sized = replace(settings, face=size, code=face.code)
     whole = settings.mouth_steps + settings.face_steps + settings.fuse_steps
     return sized.with_steps(max(3, round(STEPS * whole)))
 
@@ -109,37 +104,34 @@ def adopt(scene: Scene, data: TrainingSet, other: Bundle, key: Drive) -> None:
         raise TransferUnsuitable("only a recorded person can start with the motion of another avatar")
     if other.info.expression_names != data.maps.expression_names:
         raise TransferUnsuitable(f"the avatar {other.info.name} has other expression channels")
-    device = scene.embed.weight.device
-    networks = {name: _network(other, name).to(device) for name in _MOVED}
-    place = _placement(scene, data, other, networks["face"])
-    to_other, offset = _lip_map(lips, data.closed, other, networks["face"], place)
+    device, branch = scene.embed.weight.device, scene.face
+    source = _network(other).to(device)
+    place = _placement(scene, data, other, source)
+    to_other, offset = _lip_map(lips, data.closed, other, source, place)
     with torch.no_grad():
+        try:
+            branch.net.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise TransferUnsuitable(
+                f"the face network of {other.info.name} has another size than the recipe's"
+            ) from error
+        branch.net.planes.bound = source.planes.bound / place.scale
+        centre = (np.asarray(other.info.branches["face"].centre) - place.shift) / place.scale
+        branch.centre.copy_(_as_tensor(centre, device))
+        for part in (branch.net.out.weight, branch.net.out.bias):
+            part[_POSITION] /= place.scale
+            part[_LOOKS] = 0
+        assert branch.net.expr is not None  # noqa: S101 - the face always has one
+        branch.net.expr.weight *= _as_tensor(_expression_scale(data, other), device)
         weight, bias = (_tensor(other, f"lip.embed.{part}").to(device) for part in ("weight", "bias"))
         scene.embed.weight.copy_(weight @ _as_tensor(to_other, device).T)
         scene.embed.bias.copy_(bias + weight @ _as_tensor(offset, device))
-        code = scene.embed(key.lip)
-        for name, source in networks.items():
-            branch = scene.branches[name]
-            try:
-                branch.net.load_state_dict(source.state_dict())
-            except RuntimeError as error:
-                raise TransferUnsuitable(
-                    f"the {name} network of {other.info.name} has another size than the recipe's"
-                ) from error
-            branch.net.planes.bound = source.planes.bound / place.scale
-            centre = (np.asarray(other.info.branches[name].centre) - place.shift) / place.scale
-            branch.centre.copy_(_as_tensor(centre, device))
-            for part in (branch.net.out.weight, branch.net.out.bias):
-                part[_POSITION] /= place.scale
-                part[_LOOKS] = 0
-            if branch.net.expr is not None:
-                branch.net.expr.weight *= _as_tensor(_expression_scale(data, other), device)
-            _hold(branch, code, key.expression if branch.net.expr is not None else None)
+        _hold(branch, scene.embed(key.lip), key.expression)
 
 
-def _network(bundle: Bundle, name: str) -> Deformation:
-    """A branch's network in torch."""
-    info = bundle.info.branches[name]
+def _network(bundle: Bundle) -> Deformation:
+    """The face's network in torch."""
+    info = bundle.info.branches["face"]
     network = Deformation(
         info.levels,
         info.channels,
@@ -149,15 +141,15 @@ def _network(bundle: Bundle, name: str) -> Deformation:
         info.expression,
         torch.Generator().manual_seed(0),
     )
-    state = {f"planes.levels.{k}": _tensor(bundle, f"{name}.grid.{k}") for k in range(len(info.levels))}
+    state = {f"planes.levels.{k}": _tensor(bundle, f"face.grid.{k}") for k in range(len(info.levels))}
     for key in network.state_dict():
         if not key.startswith("planes."):
-            state[key] = _tensor(bundle, f"{name}.net." + key.replace("attention.2.", "attention.1."))
+            state[key] = _tensor(bundle, "face.net." + key.replace("attention.2.", "attention.1."))
     network.load_state_dict(state)
     return network
 
 
-def _hold(branch: Branch, code: Tensor, expression: Tensor | None) -> None:
+def _hold(branch: Branch, code: Tensor, expression: Tensor) -> None:
     """Takes what the network does in the key frame from the Gaussians, which were sampled there."""
     seen = branch.xyz.detach().clone()
     for _ in range(_ROUNDS):
