@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -141,6 +142,7 @@ def _watch(
 
     process = psutil.Process(host.process.pid)
     seen, head, begun = Watched(), b"", time.monotonic()
+    pictures = _Pictures(wanted)
     for response in host.render.Render(requests()):
         fragment = response.fragment
         if not fragment.data:
@@ -148,32 +150,52 @@ def _watch(
         if not head:
             head = fragment.data
             continue
-        _look(seen, head + fragment.data, fragment.first_frame, wanted)
+        pictures.look(seen, head + fragment.data)
         seen.frames += fragment.frame_count
         while len(seen.memory) <= seen.frames // _FPS:
             seen.memory.append(process.memory_info().rss)
+    pictures.end(seen)
     seen.seconds = time.monotonic() - begun
     return seen
 
 
-def _look(seen: Watched, data: bytes, first: int, wanted: set[int]) -> None:
-    """Reads one fragment behind the head: its times, and the pictures that are wanted."""
-    with av.open(io.BytesIO(data), "r") as container:
-        for packet in container.demux():
-            if packet.pts is None or packet.duration is None or packet.time_base is None:
-                continue
-            end = float((packet.pts + packet.duration) * packet.time_base)
-            video, audio = seen.tracks
-            if packet.stream.type != "video":
-                seen.tracks = video, max(audio, end)
-                continue
-            seen.tracks = max(video, end), audio
-    if wanted.isdisjoint(range(first, first + 10 * _FPS)):
-        return
-    with av.open(io.BytesIO(data), "r") as container:
-        for number, frame in enumerate(container.decode(video=0), first):
-            if number in wanted:
-                seen.pictures[number] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+class _Pictures:
+    """Decodes a video that comes in fragments, each begun with the head of the file."""
+
+    def __init__(self, wanted: set[int]) -> None:
+        self._wanted = wanted
+        self._decoder: av.VideoCodecContext | None = None
+        self._decoded = 0
+
+    def look(self, seen: Watched, data: bytes) -> None:
+        """Reads a fragment behind the head: its times, and the pictures that are wanted."""
+        with av.open(io.BytesIO(data), "r") as container:
+            for packet in container.demux():
+                if packet.pts is None or packet.duration is None or packet.time_base is None:
+                    continue
+                end = float((packet.pts + packet.duration) * packet.time_base)
+                video, audio = seen.tracks
+                if packet.stream.type == "video":
+                    seen.tracks = max(video, end), audio
+                    self._decode(seen, packet, container.streams.video[0].codec_context.extradata)
+                else:
+                    seen.tracks = video, max(audio, end)
+
+    def end(self, seen: Watched) -> None:
+        """The last pictures."""
+        self._decode(seen, None, None)
+
+    def _decode(self, seen: Watched, packet: av.Packet[Any] | None, head: bytes | None) -> None:
+        # One decoder for all fragments: most do not begin with a whole picture.
+        if self._decoder is None:
+            decoder = av.CodecContext.create("h264", "r")
+            assert isinstance(decoder, av.VideoCodecContext)
+            decoder.extradata = head
+            self._decoder = decoder
+        for frame in self._decoder.decode(packet):
+            if self._decoded in self._wanted:
+                seen.pictures[self._decoded] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            self._decoded += 1
 
 
 def _openings(tools: Tools, pictures: Sequence[ByteArray]) -> Doubles:
