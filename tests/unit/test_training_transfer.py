@@ -1,4 +1,4 @@
-"""A short clip of a person starts with the motion of the demo avatar."""
+"""A person who was recorded starts with the motion of the demo avatar."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from model_hosts.talking_gaussian.bundle import Bundle  # noqa: E402
 from model_hosts.talking_gaussian.preprocess.dataset import LipShape, TrainingSet, load  # noqa: E402
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid  # noqa: E402
 from model_hosts.talking_gaussian.training.portrait import Portrait  # noqa: E402
+from model_hosts.talking_gaussian.training.settings import Settings  # noqa: E402
 from model_hosts.talking_gaussian.training.trainer import Intervals, Trainer  # noqa: E402
 from model_hosts.talking_gaussian.training.transfer import (  # noqa: E402
     DEMO,
@@ -54,7 +55,9 @@ def person(drawn: TrainingSet) -> TrainingSet:
 
 @pytest.fixture(scope="module")
 def started(person: TrainingSet, demo: Bundle) -> Portrait:
-    return Portrait(person, recipe_for(replace(TINY, face=replace(TINY.face, count=600)), demo), CPU, demo)
+    return Portrait(
+        person, recipe_for(replace(TINY, face=replace(TINY.face, count=600)), person, demo), CPU, demo
+    )
 
 
 def mouth_of(portrait: Portrait) -> np.ndarray:
@@ -114,32 +117,37 @@ def test_a_checkpoint_of_another_start_is_not_continued(
     person: TrainingSet, started: Portrait, demo: Bundle, tmp_path: Path
 ):
     never = Intervals(progress=float("inf"), preview=float("inf"), checkpoint=0)
-    settings = recipe_for(TINY, demo)
+    settings = recipe_for(TINY, person, demo)
     Trainer(person, settings, CPU, None, tmp_path / "state", never, demo).run()
     Trainer(person, settings, CPU, None, tmp_path / "state", never, demo).run()
     with pytest.raises(DatasetInvalid):
         Trainer(person, settings, CPU, None, tmp_path / "state", never).run()
 
 
-def test_only_short_clips_of_people_start_with_the_demo_avatar(
-    drawn: TrainingSet, person: TrainingSet, tmp_path: Path
-):
+def test_people_start_with_the_demo_avatar(drawn: TrainingSet, person: TrainingSet, tmp_path: Path):
     found = motion_for(person)
     assert found is not None
     assert found.info.name == "demo"
     assert motion_for(person, tmp_path / "nowhere") is None
     assert motion_for(drawn) is None
+
+
+def test_a_short_clip_gets_fewer_steps(person: TrainingSet, demo: Bundle):
     count = SHORT // person.count + 1
     per_frame = ("frames", "labels", "poses", "units", "lip", "track")
     long = replace(person, **{name: np.concatenate([getattr(person, name)] * count) for name in per_frame})
-    assert motion_for(long) is None
+    recipe = Settings(mouth_steps=30, face_steps=60, fuse_steps=90)
+    for data, steps in ((person, (10, 20, 30)), (long, (30, 60, 90))):
+        fitting = recipe_for(recipe, data, demo)
+        assert (fitting.mouth_steps, fitting.face_steps, fitting.fuse_steps) == steps
+        assert fitting.face.count == recipe.face.count
 
 
 def test_what_does_not_fit_is_refused(drawn: TrainingSet, person: TrainingSet, demo: Bundle):
     with pytest.raises(TransferUnsuitable, match="recorded person"):
-        Portrait(drawn, recipe_for(TINY, demo), CPU, demo)
+        Portrait(drawn, recipe_for(TINY, person, demo), CPU, demo)
     with pytest.raises(TransferUnsuitable, match="size"):
         Portrait(person, replace(TINY, code=demo.info.branches["face"].code), CPU, demo)
     other = replace(demo, info=replace(demo.info, expression_names=demo.info.expression_names[::-1]))
     with pytest.raises(TransferUnsuitable, match="channels"):
-        Portrait(person, recipe_for(TINY, demo), CPU, other)
+        Portrait(person, recipe_for(TINY, person, demo), CPU, other)

@@ -10,7 +10,6 @@ from typing import Final
 import torch
 from viseme.host.v1 import host_pb2
 
-from model_hosts.talking_gaussian.bundle import Bundle
 from model_hosts.talking_gaussian.images import encode_png
 from model_hosts.talking_gaussian.making.devices import choose_device, device_name
 from model_hosts.talking_gaussian.preprocess.dataset import load
@@ -69,13 +68,13 @@ def train_avatar(
     recording = Path(request.recording)
     listener = _Listener(tell, Path(request.preview), device_name(device))
     data = load(recording)
-    motion = motion_for(data)
+    settings, motion = _settings(request, device), motion_for(data)
     if motion is not None:
         name = motion.info.display_name
-        tell(Trained(note=Trained.Note(text=f"The clip is short: lips and lids start as those of {name}.")))
+        tell(Trained(note=Trained.Note(text=f"Lips and lids start as those of {name}.")))
     trainer = Trainer(
         data,
-        _settings(request, device, motion),
+        settings if motion is None else recipe_for(settings, data, motion),
         device,
         listener.hear,
         Path(request.checkpoint),
@@ -92,10 +91,9 @@ def train_avatar(
     tell(Trained(result=Trained.Result(metrics=metrics)))
 
 
-def _settings(request: host_pb2.TrainRequest, device: torch.device, motion: Bundle | None) -> Settings:
+def _settings(request: host_pb2.TrainRequest, device: torch.device) -> Settings:
     preset = request.preset or ("person" if device.type == "cuda" else "laptop")
-    settings = replace(PRESETS[preset], seed=request.seed)
-    return settings if motion is None else recipe_for(settings, motion)
+    return replace(PRESETS[preset], seed=request.seed)
 
 
 class _Listener:

@@ -78,9 +78,10 @@ def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -
     report.say(f"{data.count} frames of {width}x{height} read in {time.monotonic() - began:.1f} s")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     motion = _motion(options, data)
-    settings = _settings(options, device, motion)
+    settings = _settings(options, device)
     if motion is not None:
-        report.say(f"lips and lids start as those of {motion.info.display_name}, with fewer steps")
+        settings = recipe_for(settings, data, motion)
+        report.say(f"lips and lids start as those of {motion.info.display_name}")
     if device.type == "cpu":
         give_cores_to_kernels()
         minutes = settings.cpu_minutes(data.size, kernel_threads())
@@ -118,10 +119,8 @@ def _motion(options: argparse.Namespace, data: TrainingSet) -> Bundle | None:
     return None if options.motion == "none" else Bundle.read(Path(options.motion))
 
 
-def _settings(options: argparse.Namespace, device: torch.device, motion: Bundle | None) -> Settings:
+def _settings(options: argparse.Namespace, device: torch.device) -> Settings:
     settings = PRESETS[options.preset or ("laptop" if device.type == "cpu" else "quick")]
-    if motion is not None:
-        settings = recipe_for(settings, motion)
     if options.steps:
         settings = settings.with_steps(options.steps)
     return replace(settings, seed=options.seed)
@@ -149,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
         "--from",
         dest="motion",
         metavar="BUNDLE",
-        help="avatar whose motion this one starts with, or none; default: the demo avatar for a clip of a "
-        "person under 10 seconds, else none",
+        help="avatar whose motion this one starts with, or none; default: the demo avatar for a person who "
+        "was recorded, none for one who was drawn",
     )
     parser.add_argument("--device", help="cuda or cpu; default: cuda when there is one")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Motion of another avatar as the start of a new one: for clips too short to show how a face moves well.
+"""Motion of another avatar as the start of a new one: a short clip shows too little of how a face moves.
 
 How a jaw opens and a lid closes is alike in all people; what they look like is not. So the network of the
 face starts as that of an avatar that was trained on much more, placed so that eyes and mouth of both meet.
@@ -30,9 +30,9 @@ Doubles = npt.NDArray[np.float64]
 DEMO = Path(__file__).resolve().parents[3] / "server" / "store" / "builtin" / "avatars" / "demo"
 """The avatar that is shipped: where it lies in a checkout."""
 SHORT = 250
-"""Frames below which a clip of a person starts with the demo avatar's motion."""
+"""Frames below which a clip is short."""
 STEPS = 1 / 3
-"""Of the recipe's steps: more of them forget what the other avatar knew and learn the short clip by heart."""
+"""Of the recipe's steps for short clips: more of them learn the clip by heart, and forget what was known."""
 
 _POSITION, _LOOKS = slice(0, 3), slice(10, None)
 _RIDGE = 0.2
@@ -61,9 +61,9 @@ class _LipMap(NamedTuple):
 
 
 def motion_for(data: TrainingSet, demo: Path = DEMO) -> Bundle | None:
-    """The avatar whose motion a recording starts with when nobody chose: the demo avatar for a short clip.
+    """The avatar whose motion a recording starts with when nobody chose: the demo avatar.
 
-    None for longer ones, for drawn persons, and where the demo avatar is not at hand.
+    None for drawn persons, and where the demo avatar is not at hand.
 
     Args:
         data: The recording.
@@ -72,16 +72,18 @@ def motion_for(data: TrainingSet, demo: Path = DEMO) -> Bundle | None:
     Raises:
         BundleInvalid: The demo avatar is damaged.
     """
-    if data.count >= SHORT or data.lip_shape is None or not demo.exists():
+    if data.lip_shape is None or not demo.exists():
         return None
     return Bundle.read(demo)
 
 
-def recipe_for(settings: Settings, other: Bundle) -> Settings:
-    """A recipe with a face network of the other avatar's size, and fewer steps."""
+def recipe_for(settings: Settings, data: TrainingSet, other: Bundle) -> Settings:
+    """A recipe with a face network of the other avatar's size, and with fewer steps for a short clip."""
     face = other.info.branches["face"]
     size = BranchSize(settings.face.count, face.hidden, face.levels, face.channels)
     sized = replace(settings, face=size, code=face.code)
+    if data.count >= SHORT:
+        return sized
     whole = settings.mouth_steps + settings.face_steps + settings.fuse_steps
     return sized.with_steps(max(3, round(STEPS * whole)))
 
