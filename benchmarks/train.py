@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ from model_hosts.talking_gaussian.training.evaluate import evaluate
 from model_hosts.talking_gaussian.training.events import Event
 from model_hosts.talking_gaussian.training.export import Card, export_bundle
 from model_hosts.talking_gaussian.training.rasterise import Splats, rasterise
-from model_hosts.talking_gaussian.training.settings import PRESETS
+from model_hosts.talking_gaussian.training.settings import PRESETS, Settings
 from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames
 from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels, kernel_threads
 from model_hosts.talking_gaussian.training.trainer import Trainer
+from model_hosts.talking_gaussian.training.transfer import motion_for, recipe_for
 from tests.doubles.dense_rasteriser import dense
 from tests.doubles.webp import stored_frame
 
@@ -129,7 +131,7 @@ def training_on_a_cpu(dataset: Path, steps: int | None, sheet: Path | None) -> F
     settings = PRESETS["laptop"] if steps is None else PRESETS["laptop"].with_steps(steps)
     begun, spent = time.monotonic(), time.process_time()
     data = load(dataset)
-    trainer = Trainer(data, settings, torch.device("cpu"))
+    trainer = _trainer(data, settings, torch.device("cpu"))
     trainer.run()
     wall, cpu = time.monotonic() - begun, time.process_time() - spent
     if sheet is not None:
@@ -152,6 +154,19 @@ def training_on_a_cpu(dataset: Path, steps: int | None, sheet: Path | None) -> F
     return figures
 
 
+def _trainer(
+    data: TrainingSet,
+    settings: Settings,
+    device: torch.device,
+    watch: Callable[[Event], None] | None = None,
+) -> Trainer:
+    """As the host makes it: people start with the motion of the demo avatar."""
+    motion = motion_for(data)
+    if motion is not None:
+        settings = recipe_for(settings, data, motion)
+    return Trainer(data, settings, device, watch, motion=motion)
+
+
 def training_on_a_gpu(arguments: argparse.Namespace) -> Figures:
     """Trains on CUDA, from the prepared recording to the measured avatar."""
     settings = PRESETS[arguments.preset]
@@ -168,7 +183,8 @@ def training_on_a_gpu(arguments: argparse.Namespace) -> Figures:
     begun = time.monotonic()
     data = repeated(load(arguments.dataset), arguments.repeat)
     read = time.monotonic()
-    trainer = Trainer(data, settings, device, watch)
+    trainer = _trainer(data, settings, device, watch)
+    settings = trainer.settings
     trainer.run()
     wall = time.monotonic() - read
     if arguments.out is not None:

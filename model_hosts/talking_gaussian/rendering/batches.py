@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from model_hosts.sdk import Cancellation
 from model_hosts.talking_gaussian.driving.state import FrameState
+from model_hosts.talking_gaussian.rendering.clock import CpuClock
 from model_hosts.talking_gaussian.rendering.rasteriser import YuvImage
-
-if TYPE_CHECKING:
-    # The pipeline draws avatars, which know painters.
-    from model_hosts.talking_gaussian.rendering.pipeline import CpuClock
 
 _FIRST = 8
 _MOST = 32
