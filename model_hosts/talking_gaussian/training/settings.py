@@ -159,7 +159,7 @@ PRESETS: dict[str, Settings] = {
         mouth_steps=400,
         face_steps=1500,
         fuse_steps=3000,
-        face=BranchSize(8000, 32, (16, 32, 64, 128)),
+        face=BranchSize(8000, 32, (16, 32, 64)),
         mouth=BranchSize(1200, 16, (16, 32)),
         torso=BranchSize(2400, 16, (8, 24)),
     ),

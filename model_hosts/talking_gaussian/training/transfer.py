@@ -36,12 +36,13 @@ STEPS = 1 / 3
 
 _POSITION, _LOOKS = slice(0, 3), slice(10, None)
 _RIDGE = 0.2
+"""Of the other avatar's mean response: unusual codes are not asked for to gain a tenth of a millimetre."""
 _CODES, _CODE_SPREAD = 256, 0.7
 """Lip codes about the closed mouth at which the other avatar is asked what they do."""
 _LARGEST = 1.5
-_SHUT = 3.0
+"""Heads differ by no more than this in size."""
+_BLINKS, _SHUT = ("blinkLeft", "blinkRight"), 3.0
 _ROUNDS = 5
-_BLINKS = ("blinkLeft", "blinkRight")
 
 
 class TransferUnsuitable(ValueError):  # noqa: N818 - reads as a statement, like DatasetInvalid
