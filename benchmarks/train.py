@@ -48,6 +48,7 @@ from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_
 from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels, kernel_threads
 from model_hosts.talking_gaussian.training.trainer import Trainer
 from model_hosts.talking_gaussian.training.transfer import motion_for, recipe_for
+from model_hosts.talking_gaussian.training.transfer import motion_for, recipe_for
 from tests.doubles.dense_rasteriser import dense
 from tests.doubles.webp import stored_frame
 
@@ -168,7 +169,7 @@ def _trainer(
 
 
 def training_on_a_gpu(arguments: argparse.Namespace) -> Figures:
-    """Trains on CUDA, from the prepared recording to the measured avatar."""
+    """Trains on CUDA as the command does, from the prepared recording to the measured avatar."""
     settings = PRESETS[arguments.preset]
     if arguments.steps is not None:
         settings = settings.with_steps(arguments.steps)
@@ -287,6 +288,7 @@ if __name__ == "__main__":
     parser.add_argument("--dataset", type=Path, help="a recording")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what trains")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="person", help="of a training on CUDA")
+    parser.add_argument("--from-nothing", action="store_true", help="do not start as the demo avatar does")
     parser.add_argument("--repeat", type=int, default=1, help="train as if the clip were so often as long")
     parser.add_argument("--out", type=Path, help="where to write the avatar that CUDA trained")
     parser.add_argument("--bundle", type=Path, help="an avatar that was trained from it, with --encoder")
