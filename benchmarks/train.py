@@ -48,7 +48,6 @@ from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_
 from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels, kernel_threads
 from model_hosts.talking_gaussian.training.trainer import Trainer
 from model_hosts.talking_gaussian.training.transfer import motion_for, recipe_for
-from model_hosts.talking_gaussian.training.transfer import motion_for, recipe_for
 from tests.doubles.dense_rasteriser import dense
 from tests.doubles.webp import stored_frame
 
