@@ -159,9 +159,10 @@ def _trainer(
     settings: Settings,
     device: torch.device,
     watch: Callable[[Event], None] | None = None,
+    from_nothing: bool = False,
 ) -> Trainer:
-    """As the host makes it: people start with the motion of the demo avatar."""
-    motion = motion_for(data)
+    """As the host makes it: people start with the motion of the demo avatar, unless from nothing."""
+    motion = None if from_nothing else motion_for(data)
     if motion is not None:
         settings = recipe_for(settings, data, motion)
     return Trainer(data, settings, device, watch, motion=motion)
@@ -183,7 +184,7 @@ def training_on_a_gpu(arguments: argparse.Namespace) -> Figures:
     begun = time.monotonic()
     data = repeated(load(arguments.dataset), arguments.repeat)
     read = time.monotonic()
-    trainer = _trainer(data, settings, device, watch)
+    trainer = _trainer(data, settings, device, watch, arguments.from_nothing)
     settings = trainer.settings
     trainer.run()
     wall = time.monotonic() - read
