@@ -239,7 +239,7 @@ def _s3_options(settings: BlobSettings) -> dict[str, Any]:
 def _s3_session() -> Any:
     """A session that sends a body at once instead of waiting for leave to do so.
 
-    botocore asks for leave (`Expect: 100-continue`), and none of its time-outs ends the wait for the answer: a
+    botocore asks for leave (`Expect: 100-continue`), and no time-out of it ends the wait for the answer: a
     store that takes connections and is stuck would hold an upload for ever.
     """
     from aiobotocore.session import AioSession  # noqa: PLC0415 (an extra)
