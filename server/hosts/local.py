@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from server.hosts.environments import EnvironmentBuilder
-from server.hosts.launcher import HostProcess, Launcher, TcpDoor
+from server.hosts.launcher import Launcher, TcpDoor
 from server.hosts.launching import Resources
 from server.hosts.manifest import HostManifest
+from server.hosts.process import HostProcess
 from server.progress import ProgressSink
 
 

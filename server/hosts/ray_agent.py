@@ -21,12 +21,13 @@ from server.assets.installer import AssetInstaller
 from server.config import MANIFESTS
 from server.errors import HostLost, InternalError, VisemeError, error_for_reason
 from server.hosts.identity import new_identity, write_identity
-from server.hosts.launcher import HostProcess, TcpDoor
+from server.hosts.launcher import TcpDoor
 from server.hosts.launching import Resources
 from server.hosts.local import LocalLauncher
 from server.hosts.manifest import HostManifest, load_manifests
 from server.hosts.node_files import NodeFiles
 from server.hosts.private_directory import PrivateDirectory, runtime_parent
+from server.hosts.process import HostProcess
 from server.store.blobs import BlobSettings, open_blobs
 from server.store.trees import TreeStore
 
