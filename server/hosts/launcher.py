@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ _INHERITED: Final = (
     "PATH", "HOME", "USER", "TMPDIR", "TZ", "LD_LIBRARY_PATH",
     "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
 )  # fmt: skip
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
