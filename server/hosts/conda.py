@@ -40,7 +40,7 @@ class Conda(Installer):
         return []
 
     def read(self, line: str, count: InstallCount) -> None:
-        """conda's bars say nothing of how many packages there are."""
+        """Conda's bars say nothing of how many packages there are."""
 
 
 def is_explicit(file: Path) -> bool:

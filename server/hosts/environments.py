@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.environment_choice import EnvironmentChoice
 from server.errors import EnvironmentFailed
 from server.hosts.building import Build, no_room
-from server.hosts.choices import EnvironmentChoice
 from server.hosts.conda import Conda, find_conda
 from server.hosts.environment_files import (
     Environment,

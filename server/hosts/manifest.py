@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from server.hosts.choices import MADE_WITH
+from server.environment_choice import MADE_WITH
 
 CAPABILITIES: Final = frozenset({"transcribe", "chat", "synthesize", "train", "render", "evaluate"})
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -87,7 +87,7 @@ class HostManifest:
         optional_assets: Names it uses when they are installed.
         hashed: Whether the lock has a hash for every package. It has not where one version of a package has
             builds for different devices, as torch's.
-        made_with: How its environment is made unless the operator says otherwise, of `choices.MADE_WITH`.
+        made_with: How its environment is made unless the operator says otherwise, of `environment_choice.MADE_WITH`.
         conda_file: What conda makes it from: an environment.yml, or a list of exact packages with hashes.
     """
 
