@@ -71,7 +71,7 @@ class HostEnvironment(_Table):
     made_with: Literal["auto", "uv", "venv", "conda", "interpreter"] | None = None
     """None: as the host's own host.toml says."""
     python: Path | None = None
-    """With `interpreter` the Python that runs the host as it is; else the one to make the environment from."""
+    """With `interpreter` the Python that runs the host as it is; else the one to make it from."""
     conda: Path | None = None
     """conda, mamba or micromamba; None: the one on PATH."""
 

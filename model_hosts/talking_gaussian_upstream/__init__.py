@@ -1,1 +1,1 @@
-"""Runs the original TalkingGaussian's own scripts for operators who have its repository; Python 3.7 and newer."""
+"""Runs the original TalkingGaussian's own scripts where an operator has them; Python 3.7 and newer."""

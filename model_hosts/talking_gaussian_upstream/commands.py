@@ -51,21 +51,20 @@ class Commands:
         """Our recording in the original's layout."""
         return self._tool("export", recording, "--encoder", encoder, "--out", out)
 
-    def features(self, wav: Path, like: Path, encoder: Path, out: Path) -> list[str]:
+    def features(self, wav: Path, encoder: Path, out: Path) -> list[str]:
         """Audio features of speech, of the kind that the recording's are."""
-        return self._tool("features", wav, "--like", like, "--encoder", encoder, "--out", out)
+        data = self.place.data
+        return self._tool("features", wav, "--data", data, "--encoder", encoder, "--out", out)
 
     def film(self, pictures: Path, wav: Path, out: Path) -> list[str]:
         """The original's silent video with its speech, as a fragmented MP4."""
         return self._tool("film", pictures, "--wav", wav, "--out", out)
 
-    def bundle(
-        self, wav: Path, encoder: Path, out: Path, name: str, display_name: str, voice: str
-    ) -> list[str]:
+    def bundle(self, encoder: Path, out: Path, name: str, display_name: str, voice: str) -> list[str]:
         """The trained avatar as a bundle, which our renderer draws."""
         card = ["--name", name, "--display-name", display_name or name, "--license", LICENSE]
         card += ["--voice", voice] if voice else []
-        data = ("--data", self.place.data, "--encoder", encoder, "--wav", wav)
+        data = ("--data", self.place.data, "--encoder", encoder)
         return [*self._tool("import", self.place.latest("fuse"), *data, "--out", out), *card]
 
     def _script(self, name: str) -> list[str]:

@@ -1,9 +1,9 @@
 """Runs a command that must not outlive its master: `python -m …leash STATUS_FD COMMAND…`.
 
 Leads a process group of its own, in which the command and all that it starts are. When standard input ends,
-because the host wants the end or was killed, the whole group is asked to end and then killed. The status of the
-command (negative for the signal that killed it) is written to a descriptor; then all of the group is killed,
-the leash with it.
+because the host wants the end or was killed, the whole group is asked to end and then killed. The status of
+the command (negative for the signal that killed it) is written to a descriptor; then all of the group is
+killed, the leash with it.
 """
 
 from __future__ import annotations

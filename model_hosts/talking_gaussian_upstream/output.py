@@ -1,9 +1,9 @@
 """What the original's scripts print, as facts.
 
 Their progress bars are tqdm's: `Training progress:  10%|# | 4000/40000 [01:00<09:00, 66.7it/s, Loss=0.0123]`
-with a carriage return before each, on standard error, and `[ITER 2000] Evaluating test: L1 0.01 PSNR 30.1` on
-standard output, each line with the time of day at its end. Both arrive through one pipe and may be cut or mixed
-anywhere.
+with a carriage return before each, on standard error, and `[ITER 2000] Evaluating test: L1 0.01 PSNR 30.1`
+on standard output, each line with the time of day at its end. Both arrive through one pipe and may be cut or
+mixed anywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import re
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, Iterator, Union
+from typing import Iterator, Union
 
 KEPT_LINES = 40
 _LINE_LIMIT = 4000
@@ -74,7 +74,7 @@ class OutputReader:
     """
 
     def __init__(self) -> None:
-        self.lines: Deque[str] = deque(maxlen=KEPT_LINES)
+        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._rest = ""
 

@@ -27,7 +27,7 @@ class Mounts:
         pairs = []
         for part in filter(None, text.split(":")):
             ours, _, theirs = part.partition("=")
-            if not os.path.isabs(ours) or not os.path.isabs(theirs):
+            if not (Path(ours).is_absolute() and Path(theirs).is_absolute()):
                 raise ValueError(f"'{part}' is not two absolute paths with = between")
             pairs.append((os.path.normpath(ours), os.path.normpath(theirs)))
         # The longest first: a directory inside another one may be mounted elsewhere.
@@ -35,7 +35,7 @@ class Mounts:
 
     def outward(self, path: Path) -> str:
         """A path of ours as the scripts know it: absolute, without links."""
-        return _moved(os.path.realpath(os.path.expanduser(str(path))), self.pairs)
+        return _moved(os.path.realpath(str(path.expanduser())), self.pairs)
 
     def inward(self, text: str, repository: Path) -> Path:
         """A path that a script wrote as we know it.
@@ -45,8 +45,8 @@ class Mounts:
             repository: Ours.
         """
         back = sorted(((theirs, ours) for ours, theirs in self.pairs), key=lambda pair: -len(pair[0]))
-        there = text if os.path.isabs(text) else os.path.join(self.outward(repository), text)
-        return Path(_moved(os.path.normpath(there), tuple(back)))
+        there = PurePosixPath(self.outward(repository)) / text
+        return Path(_moved(os.path.normpath(str(there)), tuple(back)))
 
 
 def _moved(path: str, pairs: tuple[tuple[str, str], ...]) -> str:
@@ -55,5 +55,5 @@ def _moved(path: str, pairs: tuple[tuple[str, str], ...]) -> str:
             rest = PurePosixPath(path).relative_to(source)
         except ValueError:
             continue
-        return os.path.normpath(os.path.join(target, str(rest)))
+        return os.path.normpath(str(PurePosixPath(target) / rest))
     return path

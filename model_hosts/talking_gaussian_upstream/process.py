@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -125,10 +126,8 @@ class _Leashed:
     def end(self) -> None:
         """Ends it with its group, gently first; nothing happens when it has ended."""
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101
-        try:
+        with contextlib.suppress(OSError):
             self._process.stdin.close()
-        except OSError:
-            pass
         try:
             self._process.wait(GRACE_SECONDS + _END_SECONDS)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""One video by the original's synthesize script: features of the speech, its frames, the sound beside them."""
+"""One video by the original's synthesize script: features of the speech, its frames, sound beside them."""
 
 from __future__ import annotations
 
@@ -70,10 +70,7 @@ class Rendering:
         speech, features, film = (directory / name for name in ("speech.wav", "aud.npy", "film.mp4"))
         _write_wav(speech, pieces, self._rate)
         commands = Commands(self._settings, self._place)
-        recorded = Path(str(self._place.remembered().get("recording", ""))) / "audio.wav"
-        self._run(
-            "reading of the speech", commands.features(speech, recorded, self._encoder, features), Path.cwd()
-        )
+        self._run("reading of the speech", commands.features(speech, self._encoder, features), Path.cwd())
         pictures = self._place.model.joinpath(*_FRAMES_OUT)
         if pictures.exists():
             pictures.unlink()

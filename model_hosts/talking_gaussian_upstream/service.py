@@ -56,8 +56,8 @@ class TrainServicer(host_pb2_grpc.TrainServiceServicer):
             grpc.StatusCode.FAILED_PRECONDITION,
             "CONFIG_INVALID",
             "The host talking_gaussian_upstream trains from recordings and prepares none.",
-            'Create the avatar without training while [hosts] train = "talking_gaussian_train", then train it '
-            "with this host.",
+            'Create the avatar without training while [hosts] train = "talking_gaussian_train"; then '
+            "train it here.",
         )
 
     def Train(  # noqa: N802 (the protocol's name)

@@ -90,9 +90,8 @@ def read_settings(values: Mapping[str, str]) -> Settings:
     try:
         mounts = Mounts.parse(values.get("mounts", ""))
     except ValueError as error:
-        raise _wrong(f"mounts cannot be used: {error}.", 'Write "/ours=/theirs" in ' + TABLE)
-    home = os.environ.get("VISEME_HOME", "")
-    workspace = values.get("workspace") or os.path.join(home, "upstream")
+        raise _wrong(f"mounts cannot be used: {error}.", 'Write "/ours=/theirs" in ' + TABLE) from error
+    workspace = values.get("workspace") or str(Path(os.environ.get("VISEME_HOME", "")) / "upstream")
     return Settings(
         repository=repository,
         interpreter=_interpreter(values),
@@ -115,10 +114,10 @@ def _interpreter(values: Mapping[str, str]) -> tuple[str, ...]:
         return (str(_path(values, "python")),)
     conda = values.get("conda") or os.environ.get("CONDA_EXE") or "conda"
     place = "--prefix" if os.sep in environment else "--name"
-    run = (os.path.expanduser(conda), "run", place, environment)
+    program = Path(conda).expanduser()
     # micromamba passes output on at once by itself and does not know the option.
-    live = () if os.path.basename(conda).startswith("micromamba") else ("--no-capture-output",)
-    return (*run[:2], *live, *run[2:], "python")
+    live = () if program.name.startswith("micromamba") else ("--no-capture-output",)
+    return (str(program), "run", *live, place, environment, "python")
 
 
 def _path(values: Mapping[str, str], name: str) -> Path:
@@ -126,7 +125,7 @@ def _path(values: Mapping[str, str], name: str) -> Path:
     if not value:
         raise _wrong(f"The setting {name} is missing.", f'Set {name} = "…" in {TABLE}')
     # Symbolic links stay: the python of an environment is one, and means its environment only by that path.
-    return Path(os.path.abspath(os.path.expanduser(value)))
+    return Path(os.path.abspath(str(Path(value).expanduser())))  # noqa: PTH100 (see above)
 
 
 def _wrong(message: str, fix: str) -> HostError:

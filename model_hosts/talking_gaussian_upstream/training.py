@@ -76,7 +76,7 @@ class Training:
             yield from self._stage(stage)
             if stage == "face" and self._psnr:
                 metrics["face_psnr"] = self._psnr
-        yield from self._import(recording)
+        yield from self._import()
         self._workspace.finish()
         yield Trained(result=Trained.Result(metrics=metrics))
 
@@ -97,6 +97,8 @@ class Training:
         # Only what was written to its end has the name that a later attempt trusts.
         command = self._commands.export(recording, self._encoder, fresh)
         yield from self._tell("export", "export of the recording", command, Path.cwd())
+        # Where the original keeps it; later speech is heard as this was.
+        shutil.copyfile(str(recording / "audio.wav"), str(fresh / "aud.wav"))
         shutil.rmtree(str(data), ignore_errors=True)
         fresh.replace(data)
 
@@ -127,12 +129,12 @@ class Training:
         self._place.repair_latest(stage)
         yield self._progress(stage, steps, steps, self._done(stage, steps), None, math.nan)
 
-    def _import(self, recording: Path) -> Iterator[host_pb2.TrainResponse]:
+    def _import(self) -> Iterator[host_pb2.TrainResponse]:
         request = self._request
         yield self._progress("import", 0, 1, _TRAINED, None, math.nan)
-        bundle, wav = Path(request.bundle), recording / "audio.wav"
+        bundle = Path(request.bundle)
         card = (request.name, request.display_name, request.default_voice)
-        command = self._commands.bundle(wav, self._encoder, bundle, *card)
+        command = self._commands.bundle(self._encoder, bundle, *card)
         yield from self._tell("import", "import of the checkpoint", command, Path.cwd())
         picture = bundle / "thumbnail.png"
         if picture.is_file():

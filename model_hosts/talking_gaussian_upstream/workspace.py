@@ -1,4 +1,4 @@
-"""Where the original's data, checkpoints and videos of one avatar are, and what of them can be gone on from."""
+"""Where the original's data, checkpoints and videos of one avatar are, and what can be gone on from."""
 
 from __future__ import annotations
 

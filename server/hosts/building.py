@@ -83,7 +83,8 @@ class Build:
             raise no_room(self.manifest)
         why = ": the package index cannot be reached" if index_unreachable(output) else ""
         raise EnvironmentFailed(
-            f"The environment of the {self.manifest.name} host could not be built{why}:\n{useful_lines(output)}",
+            f"The environment of the {self.manifest.name} host could not be built{why}:\n"
+            f"{useful_lines(output)}",
             fix=f"Put right what it says and try again; all of it is in {self.log_path}",
             host=self.manifest.name,
             log=str(self.log_path),

@@ -95,7 +95,8 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
 @contextlib.asynccontextmanager
 async def locked(path: Path, *, shared: bool = False) -> AsyncIterator[int]:
     """Waits for a lock and holds it; yields its file descriptor."""
-    while (held := try_lock(path, shared=shared)) is None:
+    while (held := try_lock(path, shared=shared)) is None:  # noqa: ASYNC110
+        # Other processes hold it as well; nothing tells of its end.
         await asyncio.sleep(_LOCK_POLL_SECONDS)
     try:
         yield held

@@ -193,7 +193,8 @@ class EnvironmentBuilder:
         if program is None:
             what = choice.conda or "conda, mamba or micromamba"
             raise EnvironmentFailed(
-                f"The environment of the {name} host is made with conda, and there is no {what} on this machine.",
+                f"The environment of the {name} host is made with conda, and there is no {what} on this "
+                "machine.",
                 fix=f'Install micromamba, or name it: conda = "/path/of/it" in [environments.{name}]',
                 host=name,
             )

@@ -87,7 +87,7 @@ class HostManifest:
         optional_assets: Names it uses when they are installed.
         hashed: Whether the lock has a hash for every package. It has not where one version of a package has
             builds for different devices, as torch's.
-        made_with: How its environment is made unless the operator says otherwise, of `environment_choice.MADE_WITH`.
+        made_with: How its environment is made unless the operator says otherwise.
         conda_file: What conda makes it from: an environment.yml, or a list of exact packages with hashes.
     """
 

@@ -154,7 +154,7 @@ def _old_logs(logs: Path, manifests: Mapping[str, HostManifest], days: float) ->
 
 
 class _Links:
-    """Counts the room that goes free: a file that others link to as well, as uv's cache does, takes no less."""
+    """Counts the room that goes free: none for a file that others link to as well, as uv's cache does."""
 
     def __init__(self) -> None:
         self._files: dict[Path, dict[tuple[int, int], tuple[int, int, int]]] = {}

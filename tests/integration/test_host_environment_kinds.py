@@ -56,6 +56,10 @@ def _install(program: Path) -> Path:
     return program
 
 
+def said_by(python: Path, *arguments: str) -> str:
+    return subprocess.run([python, *arguments], capture_output=True, text=True, check=True).stdout
+
+
 YML = f"name: tiny\nchannels: [conda-forge]\ndependencies:\n  - python={OWN_VERSION}\n"
 
 
@@ -67,8 +71,7 @@ async def test_conda_makes_what_the_file_says_once(tmp_path: Path, conda: str) -
     assert builder.existing(manifest) is None
     environment = await builder.ensure(manifest)
     code = "import viseme_test_one as a; print(a.TEXT)"
-    said = subprocess.run([environment.python, "-I", "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout == "one\n"
+    assert said_by(environment.python, "-I", "-c", code) == "one\n"
     assert builder.existing(manifest) == environment
     log = builder.log_path("tiny").read_text(encoding="utf-8")
     assert log.startswith(f"$ {tmp_path}/bin/{conda} ")
@@ -149,7 +152,7 @@ async def test_a_python_that_does_not_do_is_refused(tmp_path: Path) -> None:
         assert wrong.message.startswith(
             f"The tiny host needs Python ==3.7, and {sys.executable} is Python 3."
         )
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    said_by(Path(sys.executable), "-m", "venv", "--without-pip", str(tmp_path / "bare"))
     bare = await refusal(EnvironmentChoice("interpreter", tmp_path / "bare" / "bin" / "python"))
     assert "lacks grpcio, grpcio-health-checking, protobuf, googleapis-common-protos" in bare.message
     assert (bare.fix or "").startswith(f"{tmp_path}/bare/bin/python -m pip install grpcio")
@@ -162,8 +165,7 @@ async def test_an_environment_is_made_from_the_python_that_is_named(tmp_path: Pa
     choice = EnvironmentChoice("venv", other.executable)
     builder = EnvironmentBuilder(tmp_path / "home", choices={"tiny": choice})
     environment = await builder.ensure(manifest_of(tmp_path / "host", python=">=3.8"))
-    said = subprocess.run([environment.python, "-V"], capture_output=True, text=True, check=True)
-    assert said.stdout.split()[1] == other.full_version
+    assert said_by(environment.python, "-V").split()[1] == other.full_version
 
 
 async def test_an_index_that_is_gone_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
