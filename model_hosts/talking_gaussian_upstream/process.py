@@ -17,7 +17,7 @@ from typing import Iterator, Mapping, Sequence
 import grpc
 
 from model_hosts.sdk import Cancellation, HostError
-from model_hosts.talking_gaussian_upstream.leash import GRACE_SECONDS
+from model_hosts.talking_gaussian_upstream import leash
 from model_hosts.talking_gaussian_upstream.output import Fact, OutputReader
 
 SILENT_SECONDS = 1800.0
@@ -31,8 +31,8 @@ def run(
     what: str,
     command: Sequence[str],
     directory: Path,
+    environment: Mapping[str, str],
     cancellation: Cancellation,
-    environment: Mapping[str, str] | None = None,
     silent_seconds: float = SILENT_SECONDS,
 ) -> Iterator[Fact]:
     """Runs a command; yields what it tells.
@@ -44,8 +44,8 @@ def run(
         what: The command in words, for messages, such as `train_face.py`.
         command: Its words.
         directory: Where it runs.
+        environment: All its variables.
         cancellation: Ends it.
-        environment: Variables beside this process's own.
         silent_seconds: How long it may print nothing.
 
     Raises:
@@ -53,7 +53,7 @@ def run(
         Cancelled: Nobody waits any more.
     """
     reader = OutputReader()
-    process = _Leashed(command, directory, environment or {})
+    process = _Leashed(command, directory, environment)
     try:
         heard = time.monotonic()
         while True:
@@ -81,16 +81,17 @@ class _Leashed:
 
     def __init__(self, command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> None:
         reading, writing = os.pipe()
-        leash = [sys.executable, "-m", "model_hosts.talking_gaussian_upstream.leash", str(writing)]
+        # By its file: the command may have an environment in which our packages are not found.
         _log.info("running %s", " ".join(command))
+        command = [sys.executable, leash.__file__, str(writing), *command]
         try:
             self._process = subprocess.Popen(
-                [*leash, *command],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd=str(directory),
-                env={**os.environ, **environment},
+                env=environment,
                 start_new_session=True,
                 pass_fds=(writing,),
             )
@@ -129,7 +130,7 @@ class _Leashed:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(GRACE_SECONDS + _END_SECONDS)
+            self._process.wait(leash.GRACE_SECONDS + _END_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -147,6 +148,12 @@ class _Leashed:
                 data = os.read(descriptor, 65536)
         except OSError:
             pass
+
+
+def script_environment() -> dict[str, str]:
+    """Our own environment without what leads Python to our packages: the original has its own."""
+    ours = {"PYTHONPATH", "PYTHONNOUSERSITE"}
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def _how(code: int) -> str:

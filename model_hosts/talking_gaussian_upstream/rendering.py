@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import wave
@@ -15,7 +16,7 @@ from viseme.host.v1 import host_pb2
 from model_hosts.sdk import Cancellation, HostError
 from model_hosts.talking_gaussian_upstream.commands import Commands
 from model_hosts.talking_gaussian_upstream.fragments import read_fragments
-from model_hosts.talking_gaussian_upstream.process import run
+from model_hosts.talking_gaussian_upstream.process import run, script_environment
 from model_hosts.talking_gaussian_upstream.settings import Settings
 from model_hosts.talking_gaussian_upstream.workspace import Place, Workspace, read_json
 
@@ -70,11 +71,14 @@ class Rendering:
         speech, features, film = (directory / name for name in ("speech.wav", "aud.npy", "film.mp4"))
         _write_wav(speech, pieces, self._rate)
         commands = Commands(self._settings, self._place)
-        self._run("reading of the speech", commands.features(speech, self._encoder, features), Path.cwd())
+        self._tool("reading of the speech", commands.features(speech, self._encoder, features))
         pictures = self._place.model.joinpath(*_FRAMES_OUT)
         if pictures.exists():
             pictures.unlink()
-        self._run("synthesize_fuse.py", commands.synthesize(features), self._settings.repository)
+        script = commands.synthesize(features)
+        repository, cancellation = self._settings.repository, self._cancellation
+        for _ in run("synthesize_fuse.py", script, repository, script_environment(), cancellation):
+            pass
         if not pictures.is_file():
             raise HostError(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -82,7 +86,7 @@ class Rendering:
                 f"The original's synthesize_fuse.py ended without writing {pictures}.",
                 "viseme hosts logs talking_gaussian_upstream",
             )
-        self._run("joining of sound and pictures", commands.film(pictures, speech, film), Path.cwd())
+        self._tool("joining of sound and pictures", commands.film(pictures, speech, film))
         frames = 0
         for data, count in read_fragments(film):
             self._cancellation.check()
@@ -90,8 +94,8 @@ class Rendering:
             frames += count
         yield Rendered(summary=Rendered.Summary(frame_count=frames, sample_count=samples))
 
-    def _run(self, what: str, command: list[str], directory: Path) -> None:
-        for _ in run(what, command, directory, self._cancellation):
+    def _tool(self, what: str, command: list[str]) -> None:
+        for _ in run(what, command, Path.cwd(), dict(os.environ), self._cancellation):
             pass
 
     def _check_length(self, seconds: float) -> None:

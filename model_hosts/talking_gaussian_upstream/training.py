@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from viseme.host.v1 import host_pb2
 from model_hosts.sdk import Cancellation, HostError
 from model_hosts.talking_gaussian_upstream.commands import Commands
 from model_hosts.talking_gaussian_upstream.output import Bar, CheckpointSaved, Evaluation, Fact
-from model_hosts.talking_gaussian_upstream.process import run
+from model_hosts.talking_gaussian_upstream.process import run, script_environment
 from model_hosts.talking_gaussian_upstream.settings import Settings
 from model_hosts.talking_gaussian_upstream.workspace import FUSE_STEPS, STAGES, Workspace
 
@@ -46,7 +47,7 @@ class Training:
         self._workspace = Workspace(settings.workspace / request.name)
         self._place = self._workspace.training
         self._commands = Commands(settings, self._place)
-        self._environment = device_environment(request.device)
+        self._scripts = {**script_environment(), **device_environment(request.device)}
         self._steps = dict.fromkeys(STAGES, settings.iterations)
         self._steps["fuse"] = FUSE_STEPS
         self._psnr = 0.0
@@ -73,6 +74,7 @@ class Training:
         yield from self._export(recording)
         metrics: dict[str, float] = {}
         for stage in STAGES:
+            self._psnr = 0.0
             yield from self._stage(stage)
             if stage == "face" and self._psnr:
                 metrics["face_psnr"] = self._psnr
@@ -96,7 +98,7 @@ class Training:
         shutil.rmtree(str(fresh), ignore_errors=True)
         # Only what was written to its end has the name that a later attempt trusts.
         command = self._commands.export(recording, self._encoder, fresh)
-        yield from self._tell("export", "export of the recording", command, Path.cwd())
+        yield from self._tell("export", "export of the recording", command)
         # Where the original keeps it; later speech is heard as this was.
         shutil.copyfile(str(recording / "audio.wav"), str(fresh / "aud.wav"))
         shutil.rmtree(str(data), ignore_errors=True)
@@ -117,7 +119,7 @@ class Training:
                 self._place.repair_latest(earlier)
             command = self._commands.train(stage, begun[1] if begun else None)
             script = f"train_{stage}.py"
-            yield from self._tell(stage, script, command, self._settings.repository, begun[0] if begun else 0)
+            yield from self._tell(stage, script, command, begun[0] if begun else 0)
             newest = self._place.newest(stage)
             if newest is None or newest[0] < steps:
                 raise HostError(
@@ -135,16 +137,20 @@ class Training:
         bundle = Path(request.bundle)
         card = (request.name, request.display_name, request.default_voice)
         command = self._commands.bundle(self._encoder, bundle, *card)
-        yield from self._tell("import", "import of the checkpoint", command, Path.cwd())
+        yield from self._tell("import", "import of the checkpoint", command)
         picture = bundle / "thumbnail.png"
         if picture.is_file():
             shutil.copyfile(str(picture), request.preview)
 
     def _tell(
-        self, stage: str, what: str, command: list[str], directory: Path, begun: int = 0
+        self, stage: str, what: str, command: list[str], begun: int = 0
     ) -> Iterator[host_pb2.TrainResponse]:
         """Runs a command and puts what it tells in the words of the protocol."""
-        facts = run(what, command, directory, self._cancellation, self._environment)
+        if stage in STAGES:
+            directory, environment = self._settings.repository, self._scripts
+        else:
+            directory, environment = Path.cwd(), dict(os.environ)
+        facts = run(what, command, directory, environment, self._cancellation)
         try:
             for fact in facts:
                 yield from self._hear(stage, fact, begun)

@@ -1,4 +1,4 @@
-"""`python -m model_hosts.talking_gaussian.upstream`: import, render, export and more. See docs/upstream.md."""
+"""`python -m model_hosts.talking_gaussian.upstream`: import, render, export, hear. See docs/upstream.md."""
 
 from __future__ import annotations
 
