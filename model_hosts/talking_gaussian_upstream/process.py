@@ -41,7 +41,7 @@ def run(
     returns.
 
     Args:
-        what: The command in words, for messages, such as `train_face.py`.
+        what: The command in words, for messages, such as "The original's train_face.py".
         command: Its words.
         directory: Where it runs.
         environment: All its variables.
@@ -165,7 +165,7 @@ def _how(code: int) -> str:
 
 def _failed(what: str, reader: OutputReader) -> HostError:
     words = reader.last_words()
-    message = f"The original's {what}" + (f":\n{words}" if words else ".")
+    message = what + (f":\n{words}" if words else ".")
     if "No space left on device" in words:
         return HostError(grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", message)
     if "out of memory" in words:

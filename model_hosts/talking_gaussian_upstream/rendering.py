@@ -71,13 +71,15 @@ class Rendering:
         speech, features, film = (directory / name for name in ("speech.wav", "aud.npy", "film.mp4"))
         _write_wav(speech, pieces, self._rate)
         commands = Commands(self._settings, self._place)
-        self._tool("reading of the speech", commands.features(speech, self._encoder, features))
+        self._tool("The reading of the speech", commands.features(speech, self._encoder, features))
         pictures = self._place.model.joinpath(*_FRAMES_OUT)
         if pictures.exists():
             pictures.unlink()
         script = commands.synthesize(features)
         repository, cancellation = self._settings.repository, self._cancellation
-        for _ in run("synthesize_fuse.py", script, repository, script_environment(), cancellation):
+        for _ in run(
+            "The original's synthesize_fuse.py", script, repository, script_environment(), cancellation
+        ):
             pass
         if not pictures.is_file():
             raise HostError(
@@ -86,7 +88,7 @@ class Rendering:
                 f"The original's synthesize_fuse.py ended without writing {pictures}.",
                 "viseme hosts logs talking_gaussian_upstream",
             )
-        self._tool("joining of sound and pictures", commands.film(pictures, speech, film))
+        self._tool("The joining of sound and pictures", commands.film(pictures, speech, film))
         frames = 0
         for data, count in read_fragments(film):
             self._cancellation.check()

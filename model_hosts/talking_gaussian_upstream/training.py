@@ -98,7 +98,7 @@ class Training:
         shutil.rmtree(str(fresh), ignore_errors=True)
         # Only what was written to its end has the name that a later attempt trusts.
         command = self._commands.export(recording, self._encoder, fresh)
-        yield from self._tell("export", "export of the recording", command)
+        yield from self._tell("export", "The export of the recording", command)
         # Where the original keeps it; later speech is heard as this was.
         shutil.copyfile(str(recording / "audio.wav"), str(fresh / "aud.wav"))
         shutil.rmtree(str(data), ignore_errors=True)
@@ -118,14 +118,14 @@ class Training:
             for earlier in STAGES[:2] if stage == "fuse" else ():
                 self._place.repair_latest(earlier)
             command = self._commands.train(stage, begun[1] if begun else None)
-            script = f"train_{stage}.py"
+            script = f"The original's train_{stage}.py"
             yield from self._tell(stage, script, command, begun[0] if begun else 0)
             newest = self._place.newest(stage)
             if newest is None or newest[0] < steps:
                 raise HostError(
                     grpc.StatusCode.FAILED_PRECONDITION,
                     "UPSTREAM_FAILED",
-                    f"The original's {script} ended without its checkpoint of step {steps}.",
+                    f"{script} ended without its checkpoint of step {steps}.",
                     "viseme hosts logs talking_gaussian_upstream",
                 )
         self._place.repair_latest(stage)
@@ -137,7 +137,7 @@ class Training:
         bundle = Path(request.bundle)
         card = (request.name, request.display_name, request.default_voice)
         command = self._commands.bundle(self._encoder, bundle, *card)
-        yield from self._tell("import", "import of the checkpoint", command)
+        yield from self._tell("import", "The import of the checkpoint", command)
         picture = bundle / "thumbnail.png"
         if picture.is_file():
             shutil.copyfile(str(picture), request.preview)

@@ -121,9 +121,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(bytes(32000))
     tools = place / "tools"
-    code = (
-        f'#!/bin/sh\nPYTHONPATH="{ROOT}:$PYTHONPATH" exec {sys.executable} {DOUBLES}/upstream_tools.py "$@"\n'
-    )
+    run = f"cd {ROOT} && exec {sys.executable} -m tests.doubles.upstream_tools"
+    code = f'#!/bin/sh\n{run} "$@"\n'
     tools.write_text(code, encoding="ascii")
     tools.chmod(0o755)
     world = World(place, None)  # type: ignore[arg-type]
@@ -293,7 +292,7 @@ async def test_draws_with_the_originals_script(world: World) -> None:
 async def test_what_is_wrong_is_said_in_plain_words(world: World) -> None:
     (world.directory / "really" / "broken").touch()
     with pytest.raises(
-        UpstreamFailed, match="export of the recording ended with status 1:\nerror: labels.npz"
+        UpstreamFailed, match="The export of the recording ended with status 1:\nerror: labels.npz"
     ):
         await world.train()
     with pytest.raises(DeviceUnsuitable, match="not on 'cpu'"):
