@@ -21,6 +21,10 @@ _WARM_UPS = 2
 """Steps before anything is recorded: libraries and kernels are loaded in the first."""
 
 
+_ROOM = 1.25
+"""Memory that must be free to record a step, as a share of what it needed when it was not recorded."""
+
+
 class RecordedStep(Step):
     """A `Step` whose parts are recorded at the first step and repeated from then on.
 
@@ -68,6 +72,8 @@ class RecordedStep(Step):
     def _record(self) -> None:
         # Nothing accumulates here, so it does not matter which stream has seen a parameter first.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -75,8 +81,9 @@ class RecordedStep(Step):
                 self.look()
             self.refuse()
         torch.cuda.current_stream().wait_stream(aside)
-        # What the graphs hold comes from a pool of their own.
-        torch.cuda.empty_cache()
+        needed = torch.cuda.max_memory_allocated() - before
+        self.forget()
+        self._make_sure_of(needed)
         self._pool = torch.cuda.graph_pool_handle()
         self._recording = True
         try:
@@ -85,18 +92,20 @@ class RecordedStep(Step):
             self._recording = False
         self._capture("learn", super().learn)
 
+    def _make_sure_of(self, needed: int) -> None:
+        """A recording that runs out of memory keeps what it had for good: it must not begin."""
+        # What the graphs hold comes from a pool of their own.
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info()
+        if free < _ROOM * needed:
+            raise torch.OutOfMemoryError(
+                f"a step needs {needed >> 20} MiB and {free >> 20} MiB of GPU memory are free"
+            )
+
     def _capture(self, name: str, part: Callable[[], None]) -> None:
         graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                part()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            # A capture that ran out of memory also fails to end, and only that is told.
-            if isinstance(error.__context__, torch.OutOfMemoryError):
-                raise error.__context__ from None
-            raise
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            part()
         self._graphs[name] = graph
 
     def _hand_drawn(self, drawn: Tensor) -> None:

@@ -20,6 +20,18 @@ from model_hosts.talking_gaussian.training.rasterise import Splats, rasterise
 from model_hosts.talking_gaussian.training.scene import Drive
 from model_hosts.talking_gaussian.training.stages import Stage
 
+_LEFT = (
+    "splats",
+    "means_gradient",
+    "loss",
+    "error",
+    "_moved",
+    "_restraint",
+    "_drawn",
+    "_drawn_gradient",
+    "_gradients",
+)
+
 
 class Step:
     """The parts of a step and what they hand to each other.
@@ -123,6 +135,14 @@ class Step:
         self._trouble.fill_(math.nan)
         Step.learn(self)
         self._trouble.zero_()
+
+    def forget(self) -> None:
+        """Gives back what the last step left, its gradients too."""
+        for name in _LEFT:
+            self.__dict__.pop(name, None)
+        for group in self._optimiser.param_groups:
+            for value in group["params"]:
+                value.grad = None
 
     def _hand_drawn(self, drawn: Tensor) -> None:
         self._drawn = drawn

@@ -164,7 +164,7 @@ class Trainer(Portrait):
                 return False
             result = self._attempt(learner, step)
             if result is None:
-                self._halve_batch()
+                self._halve_batch(learner)
                 step = good.restore(learner)
                 continue
             step += 1
@@ -203,7 +203,7 @@ class Trainer(Portrait):
             # Handled by the caller: the traceback that ends here holds what is to be freed.
             return None
 
-    def _halve_batch(self) -> None:
+    def _halve_batch(self, learner: Learner) -> None:
         if self.batch == 1:
             raise DeviceUnsuitableError(
                 f"the memory of {self.device} is too small for a single frame; "
@@ -212,8 +212,7 @@ class Trainer(Portrait):
         before, self.batch = self.batch, self.batch // 2
         # Steps that see fewer frames are noisier by the root of their share.
         self._rate *= math.sqrt(self.batch / before)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        learner.make_room()
         self._note("batch_halved", f"memory is short: {self.batch} frames a step from here on, not {before}")
 
     def _slow_down(self, stage: Stage, step: int) -> None:
@@ -238,7 +237,7 @@ class Trainer(Portrait):
                 learner.healthy()
                 self._pace.measured(stage.name, time.monotonic() - began)
                 if not fits:
-                    self._halve_batch()
+                    self._halve_batch(learner)
 
     def _looked(self, learner: Learner) -> bool:
         try:
