@@ -75,12 +75,12 @@ class Rendering:
         pictures = self._place.model.joinpath(*_FRAMES_OUT)
         if pictures.exists():
             pictures.unlink()
-        script = commands.synthesize(features)
-        repository, cancellation = self._settings.repository, self._cancellation
-        for _ in run(
-            "The original's synthesize_fuse.py", script, repository, script_environment(), cancellation
-        ):
-            pass
+        self._run(
+            "The original's synthesize_fuse.py",
+            commands.synthesize(features),
+            self._settings.repository,
+            script_environment(),
+        )
         if not pictures.is_file():
             raise HostError(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -97,7 +97,10 @@ class Rendering:
         yield Rendered(summary=Rendered.Summary(frame_count=frames, sample_count=samples))
 
     def _tool(self, what: str, command: list[str]) -> None:
-        for _ in run(what, command, Path.cwd(), dict(os.environ), self._cancellation):
+        self._run(what, command, Path.cwd(), dict(os.environ))
+
+    def _run(self, what: str, command: list[str], directory: Path, environment: dict[str, str]) -> None:
+        for _ in run(what, command, directory, environment, self._cancellation):
             pass
 
     def _check_length(self, seconds: float) -> None:

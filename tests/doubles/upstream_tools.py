@@ -1,6 +1,6 @@
 """A stand-in for the Python that exports, hears and imports: `-m model_hosts.talking_gaussian.upstream …`.
 
-It writes the files that the real tools write, as small as can be, from nothing; `film` is the real one's work.
+It writes the files that the real tools write, as small as can be; `film` is the real one's work.
 """
 
 from __future__ import annotations

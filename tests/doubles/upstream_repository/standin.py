@@ -1,9 +1,9 @@
 """What the stand-in scripts share: arguments, output and checkpoints as the original's, and wishes of tests.
 
 Wishes, by script: `fail` ends with a traceback, `memory` as CUDA does without memory, `hang` starts a child,
-names both in `pids.txt`, ignores SIGTERM and never ends, `nan` loses its loss, `die` is killed after its first
-checkpoint, `torn` in the middle of writing its second one, `odd` prints what no parser expects, `linger` ends
-well and leaves a child that holds the pipe, `idle` writes no checkpoint.
+names both in `pids.txt`, ignores SIGTERM and never ends, `nan` loses its loss, `die` is killed after its
+first checkpoint, `torn` in the middle of writing its second one, `odd` prints what no parser expects, `linger`
+ends well and leaves a child that holds the pipe, `idle` writes no checkpoint.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def record() -> None:
     """Remembers the command line for the test."""
     with (HERE / "calls.jsonl").open("a", encoding="utf-8") as file:
         known = {name: os.environ.get(name) for name in ("PYTHONPATH", "CUDA_VISIBLE_DEVICES")}
-        file.write(json.dumps({"argv": sys.argv, "cwd": os.getcwd(), **known}) + "\n")
+        file.write(json.dumps({"argv": sys.argv, "cwd": str(Path.cwd()), **known}) + "\n")
 
 
 def load(options: argparse.Namespace) -> None:
@@ -75,7 +75,7 @@ def load(options: argparse.Namespace) -> None:
     (model / "cfg_args").write_text(repr(options), encoding="utf-8")
     json.loads((source / "transforms_train.json").read_text(encoding="utf-8"))
     suffix = {"deepspeech": "ds", "esperanto": "eo", "hubert": "hu"}[options.audio_extractor]
-    (source / ("aud_%s.npy" % suffix)).read_bytes()
+    (source / f"aud_{suffix}.npy").read_bytes()
     tell("Reading Training Transforms")
     sys.stderr.write("\r0it [00:00, ?it/s]\r400it [00:00, 9000.00it/s]\n")
     tell("Loading Training Cameras")
@@ -93,27 +93,28 @@ def train(stage: str, options: argparse.Namespace, steps: int, first: int) -> No
         done, total = step - first, steps - first
         spent = max(1e-3, time.time() - started)
         left = spent / done * (total - done) + 1
-        loss = "nan" if mode == "nan" and step > steps // 2 else "%.5f" % (1 / step)
+        loss = "nan" if mode == "nan" and step > steps // 2 else f"{1 / step:.5f}"
         bar = "#" * (10 * done // total)
-        clock = "%02d:%02d<%02d:%02d" % (*divmod(int(spent), 60), *divmod(int(left), 60))
+        clock = "<".join(f"{seconds // 60:02d}:{seconds % 60:02d}" for seconds in (int(spent), int(left)))
+        speed = f"{done / spent:.2f}it/s"
         sys.stderr.write(
-            "\rTraining progress: %3d%%|%-10s| %d/%d [%s, %.2fit/s, Loss=%s, Mouth=0.1-0.3]"
-            % (100 * done // total, bar, done, total, clock, done / spent, loss)
+            f"\rTraining progress: {100 * done // total:3d}%|{bar:10s}| {done}/{total} "
+            f"[{clock}, {speed}, Loss={loss}, Mouth=0.1-0.3]"
         )
         sys.stderr.flush()
         if stage != "fuse" and step % 2000 == 0:
-            tell("\n[ITER %d] Evaluating test: L1 0.01234567 PSNR %.14f" % (step, 20 + step / 2000))
+            tell(f"\n[ITER {step}] Evaluating test: L1 0.01234567 PSNR {20 + step / 2000:.14f}")
         if step == steps // 2:
             misbehave(mode)
         if mode != "idle" and (step == steps or (stage != "fuse" and step % EVERY == 0)):
-            tell("\n[ITER %d] Saving Gaussians" % step)
-            tell("\n[ITER %d] Saving Checkpoint" % step)
-            numbered = model / ("chkpnt_%s_%d.pth" % (stage, step))
+            tell(f"\n[ITER {step}] Saving Gaussians")
+            tell(f"\n[ITER {step}] Saving Checkpoint")
+            numbered = model / f"chkpnt_{stage}_{step}.pth"
             save(numbered, step)
             if mode == "torn" and step > EVERY:
                 numbered.write_bytes(numbered.read_bytes()[:50])
                 os.kill(os.getpid(), signal.SIGKILL)
-            save(model / ("chkpnt_%s_latest.pth" % stage), step)
+            save(model / f"chkpnt_{stage}_latest.pth", step)
             if mode == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.stderr.write("\n")
@@ -131,7 +132,7 @@ def misbehave(mode: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         fresh = HERE / "pids.new"
-        fresh.write_text("%d %d" % (os.getpid(), child.pid), encoding="ascii")
+        fresh.write_text(f"{os.getpid()} {child.pid}", encoding="ascii")
         fresh.rename(HERE / "pids.txt")
         time.sleep(600)
 

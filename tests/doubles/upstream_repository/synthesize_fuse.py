@@ -13,12 +13,12 @@ for flag in ("--use_train", "--quiet", "--fast", "--dilate"):
 options = arguments.parse_args()
 record()
 model = Path(options.model_path)
-tell("Looking for config file in %s" % (model / "cfg_args"))
+tell(f"Looking for config file in {model}/cfg_args")
 (model / "cfg_args").read_text(encoding="utf-8")
 saved_step(model / "chkpnt_fuse_latest.pth")
 split = "train" if options.use_train else "val"
 frames = len(
-    json.loads(Path(options.source_path, "transforms_%s.json" % split).read_text(encoding="utf-8"))["frames"]
+    json.loads(Path(options.source_path, f"transforms_{split}.json").read_text(encoding="utf-8"))["frames"]
 )
 if options.audio:
     frames = min(frames, len(np.load(options.audio)))
@@ -34,5 +34,7 @@ with av.open(str(place / "out.mp4"), "w") as film:
     for number in range(frames):
         picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number % 256, np.uint8), format="rgb24")
         film.mux(stream.encode(picture))
-        sys.stderr.write("\rRendering progress: %3d%%|##| %d/%d" % (100 * number // frames, number, frames))
+        sys.stderr.write(
+            f"\rRendering progress: {100 * number // frames:3d}%|##| {number}/{frames} [00:01<00:02]"
+        )
     film.mux(stream.encode(None))
