@@ -18,7 +18,7 @@ from typing import Iterator, Union
 KEPT_LINES = 40
 _LINE_LIMIT = 4000
 _BAR = re.compile(
-    r"(?P<name>[\w ]*): +\d+%\|[^|]*\| (?P<done>\d+)/(?P<total>\d+) "
+    r"(?P<name>[\w ]{0,40}): +\d+%\|[^|]*\| (?P<done>\d+)/(?P<total>\d+) "
     r"\[[\d:]+<(?P<left>[\d:]+|\?), +(?P<rate>[\d.]+|\?)(?P<unit>it/s|s/it)(?P<postfix>[^\]]*)\]"
 )
 _LOSS = re.compile(r"\bLoss=(?P<loss>[-+\w.]+)")
@@ -104,12 +104,13 @@ class OutputReader:
     def _line(self, line: str) -> Iterator[Fact]:
         line = _CONTROL.sub("", line).rstrip()[:_LINE_LIMIT]
         yield from self._facts(line, last=True)
-        text = _BAR.sub("", line)
+        text = _BAR.sub("", line) if "%|" in line else line
         if text.strip():
             self.lines.append(text)
 
     def _facts(self, line: str, last: bool) -> Iterator[Fact]:
-        bars = list(_BAR.finditer(line))
+        # Looked for only where one can be: most that is printed is none.
+        bars = list(_BAR.finditer(line)) if "%|" in line else []
         if bars:
             yield _bar(bars[-1])
         if not last:

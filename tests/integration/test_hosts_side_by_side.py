@@ -14,8 +14,10 @@ from viseme.host.v1 import host_pb2
 
 from server.host_calls import calling, synthesizer
 from server.hosts import HostPool, HostState
+from server.hosts.environments import EnvironmentBuilder
 from server.hosts.interpreters import find_interpreter
 from server.hosts.manifest import PythonRange
+from server.hosts.pruning import prune
 from tests.doubles.wheels import requirement, wheel
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
@@ -52,9 +54,9 @@ def make_code(directory: Path, names: list[str]) -> Path:
         package = code / "hosts" / name
         package.mkdir()
         (package / "__init__.py").touch()
+        start = f'serve("doubles.hosts.{name}.service:Named")'
         (package / "__main__.py").write_text(
-            f'from model_hosts.sdk import serve\n\nserve("doubles.hosts.{name}.service:Named")\n',
-            encoding="utf-8",
+            f"from model_hosts.sdk import serve\n\n{start}\n", encoding="utf-8"
         )
         (package / "service.py").write_text(
             "from doubles.hosts.echo.service import EchoHost\n\n\n"
@@ -81,6 +83,8 @@ async def test_three_pythons_with_conflicting_packages_serve_side_by_side(tmp_pa
         packages={"doubles": make_code(tmp_path / "code", list(hosts.values()))},
     )
 
+    builder = EnvironmentBuilder(tmp_path / "home")
+
     async def ask(name: str, text: str) -> str:
         async with calling(name):
             stub = synthesizer(await pool.channel(name))
@@ -97,11 +101,22 @@ async def test_three_pythons_with_conflicting_packages_serve_side_by_side(tmp_pa
         statuses = pool.snapshot()
         assert {status.state for status in statuses} == {HostState.DEGRADED}, "an asset is missing, no more"
         assert len({status.pid for status in statuses}) == 3
-        with pytest.raises(Exception, match="died|SIGKILL"):
+        with pytest.raises(Exception, match=r"died|SIGKILL"):
             await ask(hosts["3.7"], "die")
         assert await ask(hosts["3.11"], "still here") == "still here"
         assert await ask(hosts["3.7"], "back") == "back"
-        environments = [path.name for path in (tmp_path / "home" / "environments").glob("echo*")]
-        assert len(environments) == 3
+        # What they run in may not be pruned, even if no lock needed it any more.
+        pruned = await asyncio.to_thread(prune, tmp_path / "home", {}, builder)
+        assert [found.why for found in pruned.kept] == ["a host runs in it"] * 3
+        assert not pruned.removed
+        # Somebody removes one by hand all the same: the host that dies of it gets a new one.
+        (environment,) = builder.root.glob("echo311-*")
+        await asyncio.to_thread(shutil.rmtree, environment)
+        with pytest.raises(Exception, match=r"died|SIGKILL"):
+            await ask(hosts["3.11"], "die")
+        assert await ask(hosts["3.11"], "package viseme_test_shared") == "3.0"
     finally:
         await pool.close()
+    pruned = await asyncio.to_thread(prune, tmp_path / "home", {}, builder)
+    assert len(pruned.removed) == 3
+    assert pruned.freed_bytes > 10_000_000

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from viseme.host.v1 import host_pb2
 
+from server.environment_choice import EnvironmentChoice
 from server.errors import (
     AssetMissing,
     AudioTooLong,
@@ -30,6 +31,8 @@ from server.errors import (
 )
 from server.host_calls import calling, renderer, trainer
 from server.hosts import HostPool
+from server.hosts.interpreters import find_interpreter
+from server.hosts.manifest import PythonRange
 
 ROOT = Path(__file__).parents[2]
 DOUBLES = ROOT / "tests" / "doubles"
@@ -86,7 +89,12 @@ class World:
             call = renderer(await self.pool.channel(NAME)).Render(requests())
             return [response async for response in call]
 
-    def pool_with(self, host_python: Path | None = Path(sys.executable), **changes: str) -> HostPool:
+    def pool_with(
+        self,
+        host_python: Path | None = Path(sys.executable),
+        environments: dict[str, EnvironmentChoice] | None = None,
+        **changes: str,
+    ) -> HostPool:
         settings = {
             "repository": str(self.repository),
             "python": sys.executable,
@@ -104,6 +112,7 @@ class World:
             asset_path=lambda name: self.directory / "encoder" if name == "whisper-base" else None,
             threads=1,
             python=host_python,
+            environments=environments,
             settings={NAME: {name: value for name, value in settings.items() if value}},
         )
 
@@ -258,6 +267,24 @@ async def test_a_host_that_is_killed_leaves_no_script_behind(world: World) -> No
         await call.listening
     _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 15)
     assert not alive
+
+
+@pytest.mark.slow
+async def test_runs_on_the_originals_own_python(world: World) -> None:
+    python = find_interpreter(PythonRange.parse("==3.7"))
+    if python is None:
+        pytest.skip("no Python 3.7 that runs, neither on PATH nor in $PYENV_ROOT/versions nor among uv's")
+    choice = EnvironmentChoice(python=python.executable)
+    pool = world.pool_with(None, {NAME: choice}, python=str(python.executable))
+    await world.pool.close()
+    world.pool = pool
+    world.wish(train_face="die")
+    with pytest.raises(UpstreamFailed):
+        await world.train()
+    world.wish()
+    assert (await world.train())[-1].HasField("result")
+    (status,) = pool.snapshot()
+    assert status.python_version.startswith("3.7.")
 
 
 async def test_odd_output_and_lingering_children_do_no_harm(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def read(pieces: list[bytes]) -> tuple[list[Fact], OutputReader]:
 def test_the_same_is_read_wherever_it_is_cut(cuts: list[int]) -> None:
     data = OUTPUT.encode()
     edges = [0, *sorted(cuts), len(data)]
-    facts, reader = read([data[start:end] for start, end in zip(edges, edges[1:], strict=False)])
+    facts, reader = read([data[start:end] for start, end in itertools.pairwise(edges)])
     for fact in FACTS:
         assert fact in facts
     (lost,) = {fact.done for fact in facts if isinstance(fact, Bar) and math.isnan(fact.loss or 0)}
@@ -64,7 +65,7 @@ def test_a_bar_is_told_before_the_next_one_ends_it() -> None:
 
 def test_hours_and_unknown_times_are_understood() -> None:
     facts, _ = read([b"x: 1%|#| 1/9 [00:00<1:02:03, 1.50s/it]\rx: 1%|#| 1/9 [00:00<?, ?it/s]\r"])
-    assert [fact.seconds_left for fact in facts if isinstance(fact, Bar)][0] == 3723
+    assert next(fact.seconds_left for fact in facts if isinstance(fact, Bar)) == 3723
     assert any(math.isnan(fact.seconds_left) for fact in facts if isinstance(fact, Bar))
 
 

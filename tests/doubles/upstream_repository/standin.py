@@ -2,8 +2,8 @@
 
 Wishes, by script: `fail` ends with a traceback, `memory` as CUDA does without memory, `hang` starts a child,
 names both in `pids.txt`, ignores SIGTERM and never ends, `nan` loses its loss, `die` is killed after its
-first checkpoint, `torn` in the middle of writing its second one, `odd` prints what no parser expects, `linger`
-ends well and leaves a child that holds the pipe, `idle` writes no checkpoint.
+first checkpoint, `torn` in the middle of writing its second one, `odd` prints what no parser expects,
+`linger` ends well and leaves a child that holds the pipe, `idle` writes no checkpoint.
 """
 
 from __future__ import annotations
