@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import threading
 from contextlib import contextmanager
@@ -32,11 +33,18 @@ class Turn:
 
         Raises:
             Cancelled: Nobody waits any more.
+            HostError: The disk is full.
         """
         while not self._lock.acquire(timeout=_POLL_SECONDS):
             cancellation.check()
         try:
             yield
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise HostError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", "There is no room left on the disk."
+            ) from error
         finally:
             self._lock.release()
 

@@ -2,7 +2,8 @@
 
 Run as a program that is called like one of them. It knows what our builder uses: `env create` of conda and
 mamba, which asks nothing and does not know `--yes`, and `create` of all three, which needs it. Dependencies
-named `absent-*` are in no channel, and `crash` kills the program in the middle.
+named `absent-*` are in no channel, and `crash` kills the program in the middle. `run` knows every environment
+but `absent`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,24 @@ import sys
 from pathlib import Path
 
 
+def install_conda(program: Path) -> Path:
+    """The stand-in under the name of a program: a script cannot name itself, so it is a link it starts."""
+    program.parent.mkdir()
+    link = program.with_name(f"{program.name}.py")
+    link.symlink_to(Path(__file__).resolve())
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I "{link}" "$@"\n', encoding="ascii")
+    program.chmod(0o755)
+    return program
+
+
 def main() -> int:
     micro = Path(sys.argv[0]).name.startswith("micromamba")
     arguments = sys.argv[1:]
+    return run(arguments[1:], micro) if arguments[:1] == ["run"] else create(arguments, micro)
+
+
+def create(arguments: list[str], micro: bool) -> int:
+    """`conda create` and `conda env create`."""
     if arguments[:2] == ["env", "create"] and not micro:
         parser = argparse.ArgumentParser(prog="conda env create")
         arguments = arguments[2:]
@@ -68,6 +84,22 @@ def main() -> int:
             return 1
     print("#\n# To activate this environment, use\n#")
     return 0
+
+
+def run(arguments: list[str], micro: bool) -> int:
+    """`conda run`: the command in the environment, which is the one that this runs in."""
+    parser = argparse.ArgumentParser(prog="conda run")
+    if not micro:
+        parser.add_argument("--no-capture-output", action="store_true", required=True)
+    parser.add_argument("--name", "-n", required=True)
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args(arguments)
+    if options.name == "absent":
+        sys.stderr.write("\nEnvironmentLocationNotFound: Not a conda environment: /opt/conda/envs/absent\n\n")
+        return 1
+    program, *rest = options.command
+    # A child and not the same process: what is cancelled has to reach further than the first one.
+    return subprocess.run([sys.executable if program == "python" else program, *rest], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from server.hosts.environments import EnvironmentBuilder
 from server.hosts.installers import Pip
 from server.hosts.interpreters import find_interpreter
 from server.hosts.manifest import HostManifest, PythonRange
+from tests.doubles.conda import install_conda
 from tests.doubles.wheels import local, wheel
 
-STAND_IN = Path(__file__).parents[1] / "doubles" / "conda.py"
 OWN = f"=={sys.version_info.major}.{sys.version_info.minor}"
 OWN_VERSION = OWN.removeprefix("==")
 
@@ -41,19 +41,9 @@ def manifest_of(directory: Path, conda: str | None = None, lock: str = "", pytho
 @pytest.fixture(params=["conda", "mamba", "micromamba"])
 def conda(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A machine with one of the programs on its PATH, which is the stand-in."""
-    _install(tmp_path / "bin" / request.param)
+    install_conda(tmp_path / "bin" / request.param)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     return str(request.param)
-
-
-def _install(program: Path) -> Path:
-    """The stand-in under the name of a program: a script cannot name itself, so it is a link it starts."""
-    program.parent.mkdir()
-    link = program.with_name(f"{program.name}.py")
-    link.symlink_to(STAND_IN)
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I {link} "$@"\n', encoding="ascii")
-    program.chmod(0o755)
-    return program
 
 
 def said_by(python: Path, *arguments: str) -> str:
@@ -115,7 +105,7 @@ async def test_a_machine_without_conda_says_so(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(EnvironmentFailed, match="no conda, mamba or micromamba on this machine") as got:
         await EnvironmentBuilder(tmp_path).ensure(manifest)
     assert got.value.fix == 'Install micromamba, or name it: conda = "/path/of/it" in [environments.tiny]'
-    named = EnvironmentChoice(conda=_install(tmp_path / "elsewhere" / "conda"))
+    named = EnvironmentChoice(conda=install_conda(tmp_path / "elsewhere" / "conda"))
     environment = await EnvironmentBuilder(tmp_path, choices={"tiny": named}).ensure(manifest)
     assert environment.python.exists()
     without = EnvironmentBuilder(tmp_path, choices={"tiny": EnvironmentChoice("conda")})

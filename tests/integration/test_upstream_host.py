@@ -33,6 +33,7 @@ from server.host_calls import calling, renderer, trainer
 from server.hosts import HostPool
 from server.hosts.interpreters import find_interpreter
 from server.hosts.manifest import PythonRange
+from tests.doubles.conda import install_conda
 
 ROOT = Path(__file__).parents[2]
 DOUBLES = ROOT / "tests" / "doubles"
@@ -227,9 +228,9 @@ async def test_without_the_servers_checkpoint_it_begins_anew(world: World) -> No
     assert world.scripts() == ["train_mouth", "train_face", "train_fuse"] * 2
 
 
-async def _hanging(world: World) -> tuple[Any, list[psutil.Process]]:
+async def _hanging(world: World, **values: str) -> tuple[Any, list[psutil.Process]]:
     world.wish(train_mouth="hang")
-    call = trainer(await world.pool.channel(NAME)).Train(world.request())
+    call = trainer(await world.pool.channel(NAME)).Train(world.request(**values))
 
     async def listen() -> None:
         async for _ in call:
@@ -285,6 +286,25 @@ async def test_runs_on_the_originals_own_python(world: World) -> None:
     assert (await world.train())[-1].HasField("result")
     (status,) = pool.snapshot()
     assert status.python_version.startswith("3.7.")
+
+
+async def test_runs_in_a_conda_environment(world: World) -> None:
+    conda = install_conda(world.directory / "bin" / "conda")
+    named = {"python": "", "conda": str(conda), "conda_environment": "talking_gaussian"}
+    await world.pool.close()
+    world.pool = world.pool_with(**named)
+    assert (await world.train())[-1].HasField("result")
+    assert world.calls()[0]["argv"][0] == "train_mouth.py"
+    call, processes = await _hanging(world, name="other")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call.listening
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 15)
+    assert not alive, "conda stands between"
+    await world.pool.close()
+    world.pool = world.pool_with(**{**named, "conda_environment": "absent"})
+    with pytest.raises(UpstreamFailed, match="Not a conda environment: /opt/conda/envs/absent"):
+        await world.train(name="third")
 
 
 async def test_odd_output_and_lingering_children_do_no_harm(world: World) -> None:
