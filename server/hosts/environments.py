@@ -198,7 +198,9 @@ class EnvironmentBuilder:
                 fix=f'Install micromamba, or name it: conda = "/path/of/it" in [environments.{name}]',
                 host=name,
             )
-        key = environment_key(_read_lock(manifest, file), "conda", sysconfig.get_platform())
+        # Its pip section may name the lock.
+        contents = "\0".join(_read_lock(manifest, one) for one in (file, manifest.lock))
+        key = environment_key(contents, "conda", sysconfig.get_platform())
         return _Plan(self.root / f"{name}-{key}", program, 0, [Conda(program, file)])
 
 

@@ -13,7 +13,7 @@ import grpc.aio
 from viseme.host.v1 import host_pb2, host_pb2_grpc
 
 from server.environment_choice import EnvironmentChoice
-from server.errors import HostLost, HostNotFound, HostNotStarted, VisemeError
+from server.errors import ConfigInvalid, HostLost, HostNotFound, HostNotStarted, VisemeError
 from server.host_calls import calling
 from server.hosts.backoff import RestartPolicy
 from server.hosts.environments import EnvironmentBuilder
@@ -51,6 +51,7 @@ class HostPool:
 
     Raises:
         ManifestError: A host.toml is wrong.
+        ConfigInvalid: The operator set something for a host that there is not.
     """
 
     def __init__(
@@ -69,6 +70,11 @@ class HostPool:
         settings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.manifests: Final = load_manifests(manifests)
+        for table, named in (("environments", environments), ("host_settings", settings)):
+            if unknown := sorted(set(named or ()) - set(self.manifests)):
+                raise ConfigInvalid(
+                    f"[{table}.{unknown[0]}] is of no host.", fix=f"Use one of: {', '.join(self.manifests)}"
+                )
         self._asset_path = asset_path
         self._progress = progress
         self._python = python

@@ -7,6 +7,16 @@ import hashlib
 import zipfile
 from pathlib import Path
 
+from server.hosts.installers import Pip
+
+
+class Bare(Pip):
+    """Makes environments without pip in them, which takes a moment only."""
+
+    def create(self, interpreter: Path, directory: Path) -> list[str]:
+        return [*super().create(interpreter, directory), "--without-pip"]
+
+
 _WHEEL = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 

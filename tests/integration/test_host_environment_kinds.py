@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from server.environment_choice import EnvironmentChoice
-from server.errors import EnvironmentFailed
+from server.errors import ConfigInvalid, EnvironmentFailed
+from server.hosts import HostPool
 from server.hosts.environments import EnvironmentBuilder
 from server.hosts.installers import Pip
 from server.hosts.interpreters import find_interpreter
 from server.hosts.manifest import HostManifest, PythonRange
 from tests.doubles.conda import install_conda
-from tests.doubles.wheels import local, wheel
+from tests.doubles.wheels import Bare, wheel
 
 OWN = f"=={sys.version_info.major}.{sys.version_info.minor}"
 OWN_VERSION = OWN.removeprefix("==")
@@ -53,6 +54,7 @@ def said_by(python: Path, *arguments: str) -> str:
 YML = f"name: tiny\nchannels: [conda-forge]\ndependencies:\n  - python={OWN_VERSION}\n"
 
 
+@pytest.mark.parametrize("conda", ["conda"], indirect=True)
 async def test_conda_makes_what_the_file_says_once(tmp_path: Path, conda: str) -> None:
     (tmp_path / "wheels").mkdir()
     made = wheel(tmp_path / "wheels", "viseme_test_one", "one")
@@ -172,14 +174,18 @@ async def test_an_index_that_is_gone_is_told_apart(tmp_path: Path, monkeypatch: 
 
 
 async def test_a_removed_environment_is_built_again_for_who_waits(tmp_path: Path) -> None:
-    (tmp_path / "wheels").mkdir()
-    manifest = manifest_of(
-        tmp_path / "host", lock=local([wheel(tmp_path / "wheels", "viseme_test_one", "one")])
-    )
-    builder = EnvironmentBuilder(tmp_path / "home", [Pip()])
+    manifest = manifest_of(tmp_path / "host")
+    builder = EnvironmentBuilder(tmp_path / "home", [Bare()])
     async with builder.using(manifest) as (environment, held):
         assert held is not None
         await asyncio.to_thread(shutil.rmtree, environment.path)
         async with builder.using(manifest) as (again, _):
             assert again == environment
             assert again.python.exists()
+
+
+async def test_an_environment_for_a_host_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hosts").mkdir()
+    for values in ({"environments": {"whsiper": EnvironmentChoice("venv")}}, {"settings": {"whsiper": {}}}):
+        with pytest.raises(ConfigInvalid, match=r"\.whsiper\] is of no host"):
+            HostPool(tmp_path / "home", tmp_path / "hosts", asset_path=lambda _: None, **values)  # type: ignore[arg-type]

@@ -11,16 +11,9 @@ import pytest
 from server.environment_choice import EnvironmentChoice
 from server.hosts.environment_files import MARKER, build_lock, try_lock, use_lock
 from server.hosts.environments import EnvironmentBuilder
-from server.hosts.installers import Pip
 from server.hosts.manifest import HostManifest, PythonRange
 from server.hosts.pruning import Kind, prune
-
-
-class Bare(Pip):
-    """Makes environments without pip in them, which takes a moment only."""
-
-    def create(self, interpreter: Path, directory: Path) -> list[str]:
-        return [*super().create(interpreter, directory), "--without-pip"]
+from tests.doubles.wheels import Bare
 
 
 def manifest_of(tmp_path: Path, lock: str, name: str = "tiny") -> HostManifest:
