@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Iterator, Mapping, Sequence
+from typing import Generator, Mapping, Sequence
 
 import grpc
 
@@ -34,7 +34,7 @@ def run(
     environment: Mapping[str, str],
     cancellation: Cancellation,
     silent_seconds: float = SILENT_SECONDS,
-) -> Iterator[Fact]:
+) -> Generator[Fact, None, None]:
     """Runs a command; yields what it tells.
 
     When the caller stops listening, or the cancellation comes, the whole process group is ended before this

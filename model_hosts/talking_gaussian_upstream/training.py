@@ -155,7 +155,7 @@ class Training:
             for fact in facts:
                 yield from self._hear(stage, fact, begun)
         finally:
-            facts.close()  # type: ignore[attr-defined]  # a generator: ends the process now
+            facts.close()
 
     def _hear(self, stage: str, fact: Fact, begun: int) -> Iterator[host_pb2.TrainResponse]:
         if isinstance(fact, Evaluation):
