@@ -95,6 +95,8 @@ class Application:
             asset_path=installer.path,
             threads=settings.threads,
             progress=progress,
+            environments=settings.environment_choices(),
+            settings=settings.host_settings,
         )
         self._fetch_for_training = partial(_fetch, installer, self.hosts, settings.hosts.train)
         limits = settings.limits
