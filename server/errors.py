@@ -117,6 +117,12 @@ class FieldInvalid(InvalidInputError):
     reason = "FIELD_INVALID"
 
 
+class RequestIdReused(InvalidInputError):
+    """This request_id came with a different request before; use a new one for a new request."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
 class AudioError(InvalidInputError):
     """The audio cannot be used."""
 
@@ -312,6 +318,12 @@ class OperationUnfinished(PreconditionError):
     reason = "OPERATION_UNFINISHED"
 
 
+class OperationSucceeded(PreconditionError):
+    """The operation did what it should; there is nothing to try again."""
+
+    reason = "OPERATION_SUCCEEDED"
+
+
 class DeviceUnsuitable(PreconditionError):
     """The device cannot train this avatar."""
 
@@ -362,6 +374,12 @@ class HostNotStarted(UnavailableError):
     """A model host does not start."""
 
     reason = "HOST_NOT_STARTED"
+
+
+class StoreUnavailable(UnavailableError):
+    """The database of operations does not answer; what was accepted is kept, so try again."""
+
+    reason = "STORE_UNAVAILABLE"
 
 
 class AssetUnreachable(UnavailableError):
