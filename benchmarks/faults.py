@@ -197,8 +197,7 @@ class Ordeal:
         async def reply(client: AsyncClient) -> None:
             await client.reply(note)
 
-        while not self._over:
-            await self._ask(reply)
+        await self._ask_again_and_again(reply)
 
     async def _draw(self) -> None:
         audio = recording("wav")
@@ -208,18 +207,17 @@ class Ordeal:
                 async for _ in stream:
                     pass
 
-        while not self._over:
-            await self._ask(film)
+        await self._ask_again_and_again(film)
 
-    async def _ask(self, call: Callable[[AsyncClient], Awaitable[None]]) -> None:
-        try:
-            # A client of its own: one that has met a dead server waits longer and longer between two tries.
-            async with AsyncClient(self.address) as client:
-                await call(client)
-            self.outcome.answered += 1
-        except VisemeError as error:
-            self.outcome.refused[error.reason] += 1
-            await asyncio.sleep(0.2)
+    async def _ask_again_and_again(self, ask: Callable[[AsyncClient], Awaitable[None]]) -> None:
+        async with AsyncClient(self.address) as client:
+            while not self._over:
+                try:
+                    await ask(client)
+                    self.outcome.answered += 1
+                except VisemeError as error:
+                    self.outcome.refused[error.reason] += 1
+                    await asyncio.sleep(0.2)
 
     def _judge(self, operation: Operation) -> None:
         if not operation.done or operation.error is not None:

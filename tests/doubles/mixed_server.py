@@ -1,4 +1,4 @@
-"""A server whose hosts are doubles, as a process that can be killed: HOME MANIFESTS LISTEN LLM LEASE_SECONDS."""
+"""A server whose hosts are doubles, as a process: HOME MANIFESTS LISTEN LLM LEASE_SECONDS."""
 
 from __future__ import annotations
 

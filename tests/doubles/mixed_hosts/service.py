@@ -1,7 +1,7 @@
 """A host that trains: slowly, from its checkpoint on, and with a record of all that it did.
 
-The record is the file `done` beside the checkpoint, a line an event: `STEP` when a step is done, `double` when
-somebody else was at work on the same avatar.
+The record is the file `done` beside the checkpoint, a line an event: the number of a step that is done, or
+`double` when somebody else was at work on the same avatar.
 """
 
 # ruff: noqa: N802 (the names are the protocol's)
