@@ -21,6 +21,7 @@ Statement = tuple[str, Mapping[str, Any]]
 _SQL: Final = Path(__file__).with_name("sql")
 _QUERY: Final = re.compile(r"^-- name: (\w+)\n(.*?);$", re.MULTILINE | re.DOTALL)
 _COLUMNS: Final = tuple(field.name for field in fields(OperationRecord))
+_WANTED: Final = tuple(field.name for field in fields(Acceptance))
 _LOG_LINES: Final = 500
 """How many lines of one operation are kept."""
 
@@ -51,9 +52,8 @@ class SqlStore(ABC):
     def accept(self, wanted: Acceptance) -> OperationRecord:
         """Accepts an operation."""
         identifier = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(3)}"
-        if rows := self._write(
-            [("insert", {"id": identifier, **asdict(wanted), "priority": int(wanted.priority)})]
-        ):
+        values = {name: getattr(wanted, name) for name in _WANTED}
+        if rows := self._change("insert", id=identifier, **{**values, "priority": int(wanted.priority)}):
             return _record(rows[0])
         known = self.by_request(wanted.kind, wanted.request_id, wanted.owner)
         if known is None:

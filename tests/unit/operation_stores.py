@@ -17,23 +17,6 @@ OpenStore = Callable[[], OperationStore]
 """Opens the same database each time."""
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[object]:
-    """A running server; the tests skip where there is none."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'viseme[postgresql]'")
-    from tests.doubles.postgresql import PostgresqlServer, programs
-
-    place = programs()
-    if place is None:
-        pytest.skip("there is no PostgreSQL here: apt-get install postgresql")
-    server = PostgresqlServer(place)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
-
-
 @pytest.fixture(params=DIALECTS)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens an empty database; each call opens it once more."""

@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 
 from server.errors import AvatarBusy, FieldInvalid, OperationNotFound, RequestIdReused
 from server.operations.store import LogLine, OperationRecord, OperationStore, Priority
-from tests.unit.operation_stores import OpenStore, accept, listed, open_store, postgresql_server, store
+from tests.unit.operation_stores import OpenStore, accept, listed, open_store, store
 
-__all__ = ["open_store", "postgresql_server", "store"]
+__all__ = ["open_store", "store"]
 
 
 def claimed(store: OperationStore, lease_seconds: float = 60) -> OperationRecord:
