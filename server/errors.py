@@ -6,6 +6,7 @@
     ├── InvalidInputError            INVALID_ARGUMENT     FIELD_INVALID
     │   ├── FieldRequired            INVALID_ARGUMENT     FIELD_REQUIRED
     │   ├── FieldInvalid             INVALID_ARGUMENT     FIELD_INVALID
+    │   ├── RequestIdReused          INVALID_ARGUMENT     REQUEST_ID_REUSED
     │   ├── AudioError               INVALID_ARGUMENT     AUDIO_UNREADABLE
     │   │   ├── AudioEmpty           INVALID_ARGUMENT     AUDIO_EMPTY
     │   │   ├── AudioUnreadable      INVALID_ARGUMENT     AUDIO_UNREADABLE
@@ -38,6 +39,7 @@
     │   ├── AvatarBusy               FAILED_PRECONDITION  AVATAR_BUSY
     │   ├── AvatarNotReady           FAILED_PRECONDITION  AVATAR_NOT_READY
     │   ├── OperationUnfinished      FAILED_PRECONDITION  OPERATION_UNFINISHED
+    │   ├── OperationSucceeded       FAILED_PRECONDITION  OPERATION_SUCCEEDED
     │   ├── DeviceUnsuitable         FAILED_PRECONDITION  DEVICE_UNSUITABLE
     │   └── TrainingDiverged         FAILED_PRECONDITION  TRAINING_DIVERGED
     ├── ExhaustedError               RESOURCE_EXHAUSTED   SERVER_BUSY
@@ -46,6 +48,7 @@
     ├── UnavailableError (retryable) UNAVAILABLE          HOST_LOST
     │   ├── HostLost                 UNAVAILABLE          HOST_LOST
     │   ├── HostNotStarted           UNAVAILABLE          HOST_NOT_STARTED
+    │   ├── StoreUnavailable         UNAVAILABLE          STORE_UNAVAILABLE
     │   ├── AssetUnreachable         UNAVAILABLE          ASSET_UNREACHABLE
     │   ├── LlmUnavailable           UNAVAILABLE          LLM_UNAVAILABLE
     │   └── ServerStopping           UNAVAILABLE          SERVER_STOPPING
