@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from viseme import AsyncClient, VisemeError
@@ -13,6 +14,7 @@ from viseme import AsyncClient, VisemeError
 from benchmarks.faults import faults
 from server.errors import HostLost
 from tests.doubles.ask import ask, check_sentence
+from tests.doubles.training import STEPS
 from tests.integration.conftest import StartWorld, World
 
 HOST = "talking_gaussian_train"
@@ -87,6 +89,25 @@ async def test_work_whose_lease_cannot_be_kept_is_stopped_and_goes_on_later(star
             world.hosts.plan(HOST)
         ended = await client.operations.wait(operation.name)
         assert (ended.error, ended.attempt) == (None, 2)
+
+
+async def test_the_next_server_on_a_postgresql_database_goes_on(
+    start_world: StartWorld, postgresql_server: Any
+) -> None:
+    database = {"database": postgresql_server.empty()}
+    first: World = await start_world(operations=database)
+    plan = first.hosts.plan(HOST, hang=True, after=len(STEPS) + 3)
+    async with AsyncClient(first.address) as client:
+        operation = await client.avatars.create("ada", b"a video", consent=True, train=True)
+        await plan.reached.wait()
+    await first.application.stop(0)
+    second: World = await start_world(operations=database)
+    async with AsyncClient(second.address) as client:
+        ended = await client.operations.wait(operation.name)
+        assert (ended.error, ended.attempt, ended.task) == (None, 2, "train")
+        log = [line.text for line in await client.operations.log(operation.name)]
+    assert "Interrupted: the server stops." in log and log[-1] == "Done."
+    assert not (second.home / "store" / "operations.db").exists()
 
 
 async def test_a_host_that_dies_while_the_database_is_away(world: World, client: AsyncClient) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from server.config import load_settings
 from server.errors import ConfigInvalid, DiskFull, StoreUnavailable
 from server.operations import sqlite
 from server.operations.opening import open_store
@@ -242,6 +243,14 @@ def test_passwords_are_told_to_nobody(
     assert caught.value.message.endswith(".")
     said = f"{caught.value.message} {caught.value.info()} {caplog.text} {''.join(capfd.readouterr())}"
     assert PASSWORD not in said
+
+
+def test_urls_of_other_databases(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        load_settings(operations={"database": f"mysql://viseme:{PASSWORD}@localhost/viseme"})
+    assert "operations.database" in caught.value.message and PASSWORD not in caught.value.message
+    settings = load_settings(operations={"database": f"postgresql://viseme:{PASSWORD}@localhost/viseme"})
+    assert PASSWORD not in f"{settings} {settings!r}"
 
 
 def test_a_driver_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
