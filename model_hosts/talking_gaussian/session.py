@@ -17,8 +17,9 @@ from model_hosts.talking_gaussian.driving.phonemes import SILENCE
 from model_hosts.talking_gaussian.listening import Listening
 from model_hosts.talking_gaussian.rendering.avatar import Avatar
 from model_hosts.talking_gaussian.rendering.batches import BatchPipeline
+from model_hosts.talking_gaussian.rendering.clock import CpuClock
 from model_hosts.talking_gaussian.rendering.muxer import Fragment, Muxer
-from model_hosts.talking_gaussian.rendering.pipeline import CpuClock, Pipeline
+from model_hosts.talking_gaussian.rendering.pipeline import Pipeline
 from model_hosts.talking_gaussian.requests import RequestReader, field_invalid, phones_of, samples_of
 
 _SILENT = 330

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from model_hosts.sdk import Cancellation
 from model_hosts.talking_gaussian.driving.state import FrameState
-from model_hosts.talking_gaussian.rendering.pipeline import CpuClock
+from model_hosts.talking_gaussian.rendering.clock import CpuClock
 from model_hosts.talking_gaussian.rendering.rasteriser import YuvImage
 
 _FIRST = 8
