@@ -14,7 +14,6 @@ from viseme import AsyncClient, VisemeError
 from benchmarks.faults import faults
 from server.errors import HostLost
 from tests.doubles.ask import ask, check_sentence
-from tests.doubles.training import STEPS
 from tests.integration.conftest import StartWorld, World
 
 HOST = "talking_gaussian_train"
@@ -96,15 +95,18 @@ async def test_the_next_server_on_a_postgresql_database_goes_on(
 ) -> None:
     database = {"database": postgresql_server.empty()}
     first: World = await start_world(operations=database)
-    plan = first.hosts.plan(HOST, hang=True, after=len(STEPS) + 3)
     async with AsyncClient(first.address) as client:
-        operation = await client.avatars.create("ada", b"a video", consent=True, train=True)
+        prepared = await client.avatars.create("ada", b"a video", consent=True)
+        await client.operations.wait(prepared.name)
+        plan = first.hosts.plan(HOST, hang=True, after=3)
+        operation = await client.avatars.train("ada")
         await plan.reached.wait()
     await first.application.stop(0)
     second: World = await start_world(operations=database)
     async with AsyncClient(second.address) as client:
         ended = await client.operations.wait(operation.name)
         assert (ended.error, ended.attempt, ended.task) == (None, 2, "train")
+        assert second.hosts[HOST].trained_steps == [3, 4]
         log = [line.text for line in await client.operations.log(operation.name)]
     assert "Interrupted: the server stops." in log and log[-1] == "Done."
     assert not (second.home / "store" / "operations.db").exists()
