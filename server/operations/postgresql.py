@@ -140,6 +140,7 @@ def _told() -> Iterator[None]:
         yield
     except psycopg.errors.DiskFull as error:
         raise DiskFull("The disk of the database of operations is full.") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
+    except psycopg.Error as error:
+        # Also tables that were dropped and rights that were taken: all that an operator puts right meanwhile.
         problem = " ".join(str(error).split()) or type(error).__name__
-        raise StoreUnavailable(f"The database of operations does not answer ({problem}).") from error
+        raise StoreUnavailable(f"The database of operations cannot be used ({problem}).") from error

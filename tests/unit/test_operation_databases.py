@@ -262,6 +262,11 @@ def test_a_driver_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_postgresql_goes_and_comes_back(postgresql_server: Any, tmp_path: Path) -> None:
     store = open_store(postgresql_server.empty(), tmp_path)
+    postgresql_server.empty()
+    with pytest.raises(StoreUnavailable, match="does not exist"):
+        accept(store)
+    store.close()
+    store = open_store(postgresql_server.empty(), tmp_path)
     accepted = accept(store)
     held = store.claim(60)
     assert held is not None
