@@ -110,6 +110,9 @@ class AvatarWork:
     ) -> None:
         recording = self._recording(record)
         told.progress.task = Metadata.TASK_TRAIN
+        if recording.trained_by() == record.id:
+            # Whoever had it before died when all was done but the operation itself.
+            return
         # Beside the recording: it is moved into the store, which must be on the same file system.
         place = Path(tempfile.mkdtemp(prefix=".bundle-", dir=recording.directory))
         request = host_pb2.TrainRequest(
@@ -137,6 +140,7 @@ class AvatarWork:
             if not done:
                 raise InternalError(f"The {self._host} host ended before the avatar was trained.")
             self._avatars.place(place / "bundle", recording.identifier)
+            recording.keep_trained_by(record.id)
             # The next training starts anew, whatever it is asked to do.
             for left in recording.directory.glob(f"{recording.checkpoint.name}*"):
                 left.unlink(missing_ok=True)
