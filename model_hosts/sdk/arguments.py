@@ -24,6 +24,7 @@ class Arguments:
         assets: Directories of the installed assets by name in the catalogue.
         listen: Address to listen on with TCP, on a port that the system chooses.
         tls: Directory of the key and the certificates without which nothing listens on TCP; see `door`.
+        settings: What the operator set for this host.
     """
 
     socket: Path | None
@@ -33,6 +34,7 @@ class Arguments:
     assets: dict[str, Path] = field(default_factory=dict)
     listen: str = ""
     tls: Path | None = None
+    settings: dict[str, str] = field(default_factory=dict)
 
     def asset(self, name: str) -> Path:
         """Directory of an asset.
@@ -67,6 +69,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--grace", type=float, default=30.0)
     parser.add_argument("--asset", type=_asset, action="append", default=[], metavar="NAME=DIRECTORY")
+    parser.add_argument("--setting", type=_setting, action="append", default=[], metavar="NAME=VALUE")
     values = parser.parse_args(argv)
     if values.threads < 1:
         parser.error("--threads must be at least 1")
@@ -80,6 +83,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
         dict(values.asset),
         values.listen,
         values.tls,
+        dict(values.setting),
     )
 
 
@@ -88,3 +92,10 @@ def _asset(text: str) -> tuple[str, Path]:
     if not name or not separator or not directory:
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=DIRECTORY")
     return name, Path(directory)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
+    return name, value

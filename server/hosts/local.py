@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from server.environment_choice import EnvironmentChoice
 from server.hosts.environments import EnvironmentBuilder
 from server.hosts.launcher import Launcher, TcpDoor
 from server.hosts.launching import Resources
@@ -25,6 +26,8 @@ class LocalLauncher:
         python: Runs all hosts instead of environments of their own.
         packages: Further top-level packages that hosts may import, by directory.
         hello_seconds: How long a host may take to say hello.
+        environments: How the operator wants environments to be made, by host.
+        settings: What the operator set for hosts, by host.
     """
 
     def __init__(
@@ -37,11 +40,14 @@ class LocalLauncher:
         python: Path | None = None,
         packages: Mapping[str, Path] | None = None,
         hello_seconds: float = 60.0,
+        environments: Mapping[str, EnvironmentChoice] | None = None,
+        settings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self._asset_path = asset_path
         self._progress = progress
         self._python = python
-        self._builder = EnvironmentBuilder(home)
+        self._builder = EnvironmentBuilder(home, choices=environments)
+        self._settings = settings or {}
         self._launcher = Launcher(home, threads, packages, hello_seconds)
 
     async def launch(
@@ -58,8 +64,11 @@ class LocalLauncher:
             HostNotStarted: It ended, said nothing in time or said something wrong.
             EnvironmentFailed: Its environment cannot be built.
         """
-        python = self._python or (await self._builder.ensure(manifest, self._progress)).python
-        return await self._launcher.launch(manifest, python, self._assets(manifest), door)
+        settings, assets = self._settings.get(manifest.name), self._assets(manifest)
+        if self._python is not None:
+            return await self._launcher.launch(manifest, self._python, assets, settings, door=door)
+        async with self._builder.using(manifest, self._progress) as (environment, held):
+            return await self._launcher.launch(manifest, environment.python, assets, settings, held, door)
 
     def lacks(self, manifest: HostManifest, given: frozenset[str]) -> bool:
         """Whether something that a running host lacks has been installed since it started."""

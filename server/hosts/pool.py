@@ -12,7 +12,8 @@ import grpc
 import grpc.aio
 from viseme.host.v1 import host_pb2, host_pb2_grpc
 
-from server.errors import HostLost, HostNotFound, HostNotStarted, VisemeError
+from server.environment_choice import EnvironmentChoice
+from server.errors import ConfigInvalid, HostLost, HostNotFound, HostNotStarted, VisemeError
 from server.host_calls import calling
 from server.hosts.backoff import RestartPolicy
 from server.hosts.launching import HostLauncher, Resources
@@ -47,9 +48,12 @@ class HostPool:
         hello_seconds: How long a host may take to start.
         elsewhere: Starts hosts on other machines.
         wanted: The hosts that are started there, and what each needs.
+        environments: How the operator wants environments to be made, by host.
+        settings: What the operator set for hosts, by host.
 
     Raises:
         ManifestError: A host.toml is wrong.
+        ConfigInvalid: The operator set something for a host that there is not.
     """
 
     def __init__(
@@ -66,8 +70,15 @@ class HostPool:
         hello_seconds: float = 60.0,
         elsewhere: HostLauncher | None = None,
         wanted: Mapping[str, Resources] | None = None,
+        environments: Mapping[str, EnvironmentChoice] | None = None,
+        settings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.manifests: Final = load_manifests(manifests)
+        for table, named in (("environments", environments), ("host_settings", settings)):
+            if unknown := sorted(set(named or ()) - set(self.manifests)):
+                raise ConfigInvalid(
+                    f"[{table}.{unknown[0]}] is of no host.", fix=f"Use one of: {', '.join(self.manifests)}"
+                )
         self._here = LocalLauncher(
             home,
             asset_path=asset_path,
@@ -76,6 +87,8 @@ class HostPool:
             python=python,
             packages=packages,
             hello_seconds=hello_seconds,
+            environments=environments,
+            settings=settings,
         )
         self._elsewhere = elsewhere
         self._wanted = dict(wanted or {})

@@ -121,6 +121,10 @@ class AvatarWork:
     ) -> None:
         recording = self._recording(record)
         told.progress.task = Metadata.TASK_TRAIN
+        if recording.trained_by() == record.id:
+            # Whoever had it before died when all was done but the operation itself.
+            await self._workplaces.finished(recording)
+            return
         # Beside the recording: it is moved into the store, which must be on the same file system.
         place = Path(tempfile.mkdtemp(prefix=".bundle-", dir=recording.directory))
         bundle = place / "bundle"
@@ -143,6 +147,7 @@ class AvatarWork:
                     raise InternalError(f"The {self._host} host ended before the avatar was trained.")
             avatar = self._avatars.place(bundle, recording.identifier)
             await self._workplaces.keep_bundle(avatar)
+            recording.keep_trained_by(record.id)
             # The next training starts anew, whatever it is asked to do.
             for left in recording.directory.glob(f"{recording.checkpoint.name}*"):
                 left.unlink(missing_ok=True)
