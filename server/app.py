@@ -6,12 +6,13 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-import grpc
 import grpc.aio
 import psutil
 import structlog
@@ -29,6 +30,13 @@ from viseme.v1 import (
     render_pb2_grpc,
 )
 
+from gpu_scheduler import NvmlProbe
+from server.access import exposure
+from server.access.audit import AuditLog
+from server.access.caller import OPERATOR
+from server.access.gate import Gate
+from server.access.rates import Allowance
+from server.access.tokens import TokenStore
 from server.api.admin import AdminServicer, HostOperations
 from server.api.admission import Admission
 from server.api.avatars import AvatarServicer
@@ -39,26 +47,29 @@ from server.api.rendering import RenderServicer
 from server.assets.installer import AssetInstaller
 from server.config import Settings
 from server.dialogue.hosts import HostAccess
-from server.errors import PortInUse
 from server.host_calls import ModelHosts
 from server.hosts.pool import HostPool
+from server.listening import bind, new_server
 from server.llm.embedded import EmbeddedProvider
 from server.llm.failover import Failover
 from server.llm.openai_compatible import ConfiguredProvider
 from server.llm.provider import Manner
 from server.media.decode import AudioDecoder
 from server.media.spool import disk_full_as_error
+from server.metrics import Metrics, MetricsServer, Sources
 from server.operations import avatar_work
 from server.operations.avatar_work import AvatarWork
 from server.operations.desk import OperationDesk
+from server.operations.observed import observed
 from server.operations.runner import OperationRunner
 from server.operations.store import OperationStore
 from server.progress import ProgressSink
-from server.store.avatars import BUILTIN, AvatarStore
-from server.store.recordings import RecordingStore
+from server.stages import Stages
+from server.store.avatars import BUILTIN
+from server.store.tenants import TenantStores
+from server.tracing import Tracing
 from server.version import __version__
 
-_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("server")
 
 
@@ -77,6 +88,7 @@ class Application:
         hosts: The model hosts; None means those of the settings' manifests.
         builtin_avatars: Directory of the avatars that ship with viseme.
         progress: Hears of environments being built.
+        tracing: Where traces go; None means what the settings say.
     """
 
     def __init__(
@@ -86,6 +98,7 @@ class Application:
         hosts: Hosts | None = None,
         builtin_avatars: Path = BUILTIN,
         progress: ProgressSink | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
         installer = AssetInstaller(settings.home)
@@ -98,19 +111,38 @@ class Application:
         )
         self._fetch_for_training = partial(_fetch, installer, self.hosts, settings.hosts.train)
         limits = settings.limits
-        self.recordings = RecordingStore(settings.home / "store" / "recordings")
-        self.avatars = AvatarStore(
-            settings.home / "store" / "avatars",
+        self.stores = TenantStores(
+            settings.home / "store",
             max_bundle_bytes=limits.max_bundle_bytes,
             max_unpacked_bytes=limits.max_bundle_unpacked_bytes,
             builtin=builtin_avatars,
-            recordings=self.recordings,
         )
+        # The operator's exist from the beginning.
+        self.stores.of(OPERATOR)
         self._operations: OperationStore | None = None
         self._runner: OperationRunner | None = None
         # Of this process alone: a second server on the same home must not touch it.
         self._scratch = settings.home / "store" / "tmp" / f"server-{os.getpid()}"
-        self._admission = Admission(limits.max_concurrent_requests)
+        self._admission = Admission(limits.max_concurrent_requests, limits.max_tenant_requests)
+        self.tokens = (
+            TokenStore(settings.home / "store" / "tokens.db") if exposure.tokens_needed(settings) else None
+        )
+        self._audit = AuditLog(settings.home / "logs" / "audit.jsonl")
+        self._metrics = Metrics(
+            Sources(
+                active=lambda: self._admission.active,
+                operations=self._operation_states,
+                hosts=self.hosts.snapshot,
+                gpus=NvmlProbe().devices,
+            )
+        )
+        self.metrics_server: MetricsServer | None = None
+        self._tracing = tracing or (Tracing() if settings.observability.open_telemetry else None)
+        # Closed once, in the opposite order, however often the server is stopped.
+        self._resources = ExitStack()
+        for resource in (self.tokens, self._audit, self._tracing):
+            if resource is not None:
+                self._resources.callback(resource.close)
         self._decoder = AudioDecoder(self._scratch)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the type stubs
         self._server: grpc.aio.Server | None = None
@@ -127,36 +159,32 @@ class Application:
 
         Raises:
             PortInUse: Another program listens there.
+            ExposureRefused: Other machines could reach it without TLS or tokens.
+            CertificateInvalid: The TLS certificate cannot be used.
             DiskFull: There is no room for the directories of running requests.
         """
+        settings = self.settings
         with disk_full_as_error():
             _sweep(self._scratch.parent)
             self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = grpc.aio.server(
-            interceptors=[CallInterceptor()],
-            options=[
-                # Without this a second server on the port would silently share its connections.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-                # A caller that vanished without a word is noticed.
-                ("grpc.keepalive_time_ms", 20_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ],
+        exposure.check(settings, self.tokens)
+        limits = settings.limits
+        allowance = Allowance(
+            rate=limits.calls_per_second, burst=limits.calls_at_once, most_calls=limits.max_tenant_calls
         )
-        self._operations = OperationStore(self.settings.home / "store" / "operations.db")
+        calls = CallInterceptor(
+            Gate(self.tokens, allowance),
+            [self._audit.write, self._metrics.call],
+            request_seconds=settings.deadlines.upload,
+        )
+        tracing = [] if self._tracing is None else [self._tracing.interceptor]
+        server = new_server(settings, [*tracing, calls])
+        self._operations = OperationStore(settings.home / "store" / "operations.db")
         names = self._add_services(server, self._operations)
-        host, _, port = self.settings.listen.rpartition(":")
-        try:
-            bound = server.add_insecure_port(self.settings.listen)
-        except RuntimeError:
-            bound = 0
-        if not bound:
-            raise PortInUse(
-                f"Port {port} is in use by another program.",
-                fix="Stop that program, or choose another port: viseme serve --listen 127.0.0.1:PORT",
-                port=port,
-            )
+        address = bind(server, settings)
+        if settings.observability.metrics_listen:
+            self.metrics_server = self._metrics.serve(settings.observability.metrics_listen)
+            self._resources.callback(self.metrics_server.close)
         await server.start()
         self._server = server
         if self._runner is not None:
@@ -164,8 +192,14 @@ class Application:
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await asyncio.to_thread(self._decoder.warm)
-        address = f"{host}:{bound}"
-        _log.info("serving", address=address, version=__version__, home=str(self.settings.home))
+        _log.info(
+            "serving",
+            address=address,
+            version=__version__,
+            home=str(settings.home),
+            tls=settings.tls.certificate is not None,
+            tokens=self.tokens is not None,
+        )
         return address
 
     async def warm(self) -> None:
@@ -197,6 +231,7 @@ class Application:
             await provider.close()
         await asyncio.to_thread(self._decoder.close)
         await self.hosts.close()
+        await asyncio.to_thread(self._resources.close)
         shutil.rmtree(self._scratch, ignore_errors=True)
         _log.info("stopped")
 
@@ -204,6 +239,10 @@ class Application:
         """Cancels what `stop` still waits for."""
         if self._server is not None:
             await self._server.stop(0)
+
+    def _operation_states(self) -> Iterable[tuple[str, int]]:
+        records = self._operations.list() if self._operations is not None else ()
+        return Counter({"pending": 0, "running": 0, "done": 0} | Counter(r.state for r in records)).items()
 
     def _add_services(self, server: grpc.aio.Server, operations: OperationStore) -> Sequence[str]:
         """Adds all services; returns the full names of viseme's own."""
@@ -214,32 +253,39 @@ class Application:
             prepare_seconds=deadlines.start_host,
             first_token_seconds=deadlines.first_token,
             gap_seconds=deadlines.token_gap,
+            begun=self._metrics.first_token,
         )
         hosts = HostAccess(self.hosts, start_seconds=deadlines.start_host)
-        avatars, admission, scratch = self.avatars, self._admission, self._scratch
-        recordings = self.recordings
+        stores, admission, scratch = self.stores, self._admission, self._scratch
+        stages = Stages(self._metrics, self._tracing)
         work = AvatarWork(
             hosts=hosts,
             host=settings.hosts.train,
-            avatars=avatars,
-            recordings=recordings,
+            stores=stores,
             fetch=self._fetch_for_training,
         )
+        works = {avatar_work.CREATE: work.create, avatar_work.TRAIN: work.train}
         self._runner = OperationRunner(
-            operations, {avatar_work.CREATE: work.create, avatar_work.TRAIN: work.train}
+            operations, {kind: observed(work, self._metrics) for kind, work in works.items()}
         )
         desk = OperationDesk(operations, self._runner)
         dialogue = DialogueServicer(
             settings=settings,
-            avatars=avatars,
+            stores=stores,
             hosts=hosts,
             answers=answers,
             decoder=self._decoder,
             admission=admission,
+            stages=stages,
             scratch=scratch,
         )
         rendering = RenderServicer(
-            settings=settings, avatars=avatars, hosts=hosts, decoder=self._decoder, admission=admission
+            settings=settings,
+            stores=stores,
+            hosts=hosts,
+            decoder=self._decoder,
+            admission=admission,
+            stages=stages,
         )
         admin = AdminServicer(
             hosts=self.hosts, admission=admission, home=settings.home, llm_providers=lambda: answers.names
@@ -247,10 +293,7 @@ class Application:
         dialogue_pb2_grpc.add_DialogueServiceServicer_to_server(dialogue, server)
         render_pb2_grpc.add_RenderServiceServicer_to_server(rendering, server)
         avatar_pb2_grpc.add_AvatarServiceServicer_to_server(
-            AvatarServicer(
-                settings=settings, avatars=avatars, recordings=recordings, desk=desk, scratch=scratch
-            ),
-            server,
+            AvatarServicer(settings=settings, stores=stores, desk=desk, scratch=scratch), server
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsServicer(desk), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)

@@ -9,6 +9,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from viseme.v1 import avatar_pb2
 
+from server.access.caller import current
 from server.api.interceptors import Context
 from server.api.pages import page
 from server.errors import FieldInvalid, FieldRequired
@@ -33,7 +34,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         self, request: Any, context: Context
     ) -> Any:
         """Returns one operation."""
-        return operation_message(await self._desk.get(_named(request)))
+        return operation_message(await self._desk.get(_named(request), current().tenant))
 
     async def ListOperations(  # noqa: N802 (named by the proto)
         self, request: Any, context: Context
@@ -43,7 +44,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
             raise FieldInvalid(f"name must be empty or '{_COLLECTION}'.", field="name")
         if request.filter:
             raise FieldInvalid("filter is not supported.", field="filter")
-        records = await self._desk.list()
+        records = await self._desk.list(current().tenant)
         given, token = page(records, lambda record: record.id, request.page_size, request.page_token)
         return operations_pb2.ListOperationsResponse(
             operations=[operation_message(record) for record in given], next_page_token=token
@@ -53,7 +54,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         self, request: Any, context: Context
     ) -> Empty:
         """Cancels an operation."""
-        await self._desk.cancel(_named(request))
+        await self._desk.cancel(_named(request), current().tenant)
         return Empty()
 
     async def WaitOperation(  # noqa: N802 (named by the proto)
@@ -63,13 +64,13 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         seconds = _MOST_WAIT_SECONDS
         if request.HasField("timeout"):
             seconds = min(max(0.0, request.timeout.ToTimedelta().total_seconds()), _MOST_WAIT_SECONDS)
-        return operation_message(await self._desk.wait(_named(request), seconds))
+        return operation_message(await self._desk.wait(_named(request), seconds, current().tenant))
 
     async def DeleteOperation(  # noqa: N802 (named by the proto)
         self, request: Any, context: Context
     ) -> Empty:
         """Forgets an operation that is done."""
-        await self._desk.delete(_named(request))
+        await self._desk.delete(_named(request), current().tenant)
         return Empty()
 
 

@@ -19,11 +19,13 @@ from server.dialogue.hosts import HostAccess
 from server.errors import AvatarNotFound, ClipRefused, InternalError
 from server.host_calls import calling, trainer
 from server.operations.avatar_view import AvatarView
+from server.operations.owned import bare, owner_of
 from server.operations.runner import Report
 from server.operations.store import OperationRecord
-from server.store.avatars import AvatarStore
+from server.request_id import host_metadata
 from server.store.paths import parse_resource_name
-from server.store.recordings import Finding, RecordingStore, StoredRecording
+from server.store.recordings import Finding, StoredRecording
+from server.store.tenants import Stores, TenantStores
 
 CREATE: Final = "create"
 TRAIN: Final = "train"
@@ -39,8 +41,7 @@ class AvatarWork:
     Args:
         hosts: The model hosts.
         host: Name of the train host.
-        avatars: Where finished avatars go.
-        recordings: What they are made of.
+        stores: What avatars are made of, and where finished ones go.
         fetch: Installs the model files of the train host that are missing. Blocks.
     """
 
@@ -49,15 +50,13 @@ class AvatarWork:
         *,
         hosts: HostAccess,
         host: str,
-        avatars: AvatarStore,
-        recordings: RecordingStore,
+        stores: TenantStores,
         fetch: Callable[[], None] = lambda: None,
     ) -> None:
         self._hosts = hosts
         self._fetch = fetch
         self._host = host
-        self._avatars = avatars
-        self._recordings = recordings
+        self._stores = stores
 
     async def create(self, record: OperationRecord, report: Report) -> Message:
         """Prepares a recording and, when that was asked for, trains the avatar."""
@@ -82,7 +81,7 @@ class AvatarWork:
         )
         result: host_pb2.PrepareResponse.Result | None = None
         async with self._channel(told) as channel:
-            call = trainer(channel).Prepare(request)
+            call = trainer(channel).Prepare(request, metadata=host_metadata())
             try:
                 async with calling(self._host):
                     async for response in call:
@@ -127,7 +126,7 @@ class AvatarWork:
         done = False
         try:
             async with self._channel(told) as channel:
-                call = trainer(channel).Train(request)
+                call = trainer(channel).Train(request, metadata=host_metadata())
                 try:
                     async with calling(self._host):
                         async for response in call:
@@ -136,7 +135,7 @@ class AvatarWork:
                     call.cancel()
             if not done:
                 raise InternalError(f"The {self._host} host ended before the avatar was trained.")
-            self._avatars.place(place / "bundle", recording.identifier)
+            self._of(record).avatars.place(place / "bundle", recording.identifier)
             # The next training starts anew, whatever it is asked to do.
             for left in recording.directory.glob(f"{recording.checkpoint.name}*"):
                 left.unlink(missing_ok=True)
@@ -154,14 +153,17 @@ class AvatarWork:
         yield channel
 
     def _recording(self, record: OperationRecord) -> StoredRecording:
-        identifier = parse_resource_name(record.target, "avatars").id
-        recording = self._recordings.get(identifier)
+        name = bare(record.target)
+        recording = self._of(record).recordings.get(parse_resource_name(name, "avatars").id)
         if recording is None:
-            raise AvatarNotFound(f"There is no recording for {record.target} any more.", avatar=record.target)
+            raise AvatarNotFound(f"There is no recording for {name} any more.", avatar=name)
         return recording
 
     def _avatar(self, record: OperationRecord) -> Message:
-        return AvatarView(self._avatars, self._recordings).message(record.target, record, done=True)
+        return AvatarView(self._of(record)).message(bare(record.target), record, done=True)
+
+    def _of(self, record: OperationRecord) -> Stores:
+        return self._stores.of(owner_of(record.target))
 
 
 class _Reporter:

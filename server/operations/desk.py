@@ -11,7 +11,8 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.error_status import status_message
-from server.errors import AvatarBusy, OperationCancelled, OperationUnfinished
+from server.errors import AvatarBusy, OperationCancelled, OperationNotFound, OperationUnfinished
+from server.operations.owned import bare, owned, owner_of
 from server.operations.runner import OperationRunner
 from server.operations.store import OperationRecord, OperationStore
 
@@ -31,12 +32,14 @@ class OperationDesk:
         self._store = store
         self._runner = runner
 
-    async def known(self, kind: str, request_id: str) -> OperationRecord | None:
-        """The operation that was accepted for a request before."""
-        return await asyncio.to_thread(self._store.by_request, kind, request_id) if request_id else None
+    async def known(self, kind: str, request_id: str, owner: str = "") -> OperationRecord | None:
+        """The operation that was accepted for a request of a tenant before."""
+        if not request_id:
+            return None
+        return await asyncio.to_thread(self._store.by_request, kind, owned(request_id, owner))
 
     async def accept(
-        self, kind: str, target: str, request: Message, metadata: Message, request_id: str
+        self, kind: str, target: str, request: Message, metadata: Message, request_id: str, owner: str = ""
     ) -> OperationRecord:
         """Accepts an operation.
 
@@ -46,6 +49,7 @@ class OperationDesk:
             request: The request.
             metadata: The progress before it begins, with a `create_time`.
             request_id: The caller's id of the request, or empty.
+            owner: The tenant whose resource it is.
 
         Raises:
             AvatarBusy: Another operation is under way on the same resource.
@@ -53,46 +57,52 @@ class OperationDesk:
         created = Timestamp()
         created.GetCurrentTime()
         getattr(metadata, "create_time").CopyFrom(created)  # noqa: B009 (every metadata of ours has one)
-        record = await asyncio.to_thread(
-            self._store.accept,
-            kind,
-            target,
-            request.SerializeToString(),
-            metadata.SerializeToString(),
-            request_id,
-        )
+        try:
+            record = await asyncio.to_thread(
+                self._store.accept,
+                kind,
+                owned(target, owner),
+                request.SerializeToString(),
+                metadata.SerializeToString(),
+                owned(request_id, owner) if request_id else "",
+            )
+        except AvatarBusy:
+            raise _busy(target) from None
         self._runner.wake()
         return record
 
-    async def get(self, name: str) -> OperationRecord:
+    async def get(self, name: str, owner: str = "") -> OperationRecord:
         """The operation of a name.
 
         Raises:
-            OperationNotFound: There is none.
+            OperationNotFound: The tenant has none.
         """
-        return await asyncio.to_thread(self._store.get, name)
+        record = await asyncio.to_thread(self._store.get, name)
+        if owner_of(record.target) != owner:
+            # In the words of one that does not exist: nobody learns what others have.
+            raise OperationNotFound(f"There is no operation {name}.", operation=name)
+        return record
 
-    async def list(self) -> Sequence[OperationRecord]:
-        """All operations, oldest first."""
-        return await asyncio.to_thread(self._store.list)
+    async def list(self, owner: str = "") -> Sequence[OperationRecord]:
+        """All operations of a tenant, oldest first."""
+        records = await asyncio.to_thread(self._store.list)
+        return [record for record in records if owner_of(record.target) == owner]
 
-    def latest(self, target: str) -> OperationRecord | None:
-        """The latest operation on a resource. Blocks."""
-        return self._store.latest(target)
+    def latest(self, target: str, owner: str = "") -> OperationRecord | None:
+        """The latest operation on a resource of a tenant. Blocks."""
+        return self._store.latest(owned(target, owner))
 
-    async def check_free(self, target: str) -> None:
+    async def check_free(self, target: str, owner: str = "") -> None:
         """Sees that nothing is under way on a resource.
 
         Raises:
             AvatarBusy: Something is.
         """
-        latest = await asyncio.to_thread(self._store.latest, target)
+        latest = await asyncio.to_thread(self.latest, target, owner)
         if latest is not None and latest.state != "done":
-            raise AvatarBusy(
-                f"Another operation is under way on {target}.", fix=f"viseme avatars watch {target}"
-            )
+            raise _busy(target)
 
-    async def wait(self, name: str, seconds: float) -> OperationRecord:
+    async def wait(self, name: str, seconds: float, owner: str = "") -> OperationRecord:
         """The operation when it is done, or as it is after so many seconds.
 
         Raises:
@@ -100,38 +110,46 @@ class OperationDesk:
         """
         end = time.monotonic() + seconds
         while True:
-            record = await self.get(name)
+            record = await self.get(name, owner)
             if record.state == "done" or time.monotonic() >= end:
                 return record
             await asyncio.sleep(min(_LOOK_SECONDS, max(0.0, end - time.monotonic())))
 
-    async def cancel(self, name: str) -> OperationRecord:
+    async def cancel(self, name: str, owner: str = "") -> OperationRecord:
         """Cancels an operation; nothing happens to one that is done.
 
         Raises:
             OperationNotFound: There is none of this name.
         """
-        record = await self.get(name)
+        record = await self.get(name, owner)
         error = status_message(OperationCancelled()).SerializeToString()
         await asyncio.to_thread(self._store.cancel, record, error)
         return record
 
-    async def cancel_on(self, target: str) -> None:
+    async def cancel_on(self, target: str, owner: str = "") -> None:
         """Cancels what is under way on a resource, and waits until it has ended."""
-        latest = await asyncio.to_thread(self._store.latest, target)
+        latest = await asyncio.to_thread(self.latest, target, owner)
         if latest is not None and latest.state != "done":
-            await self.cancel(latest.name)
-            await self.wait(latest.name, _CANCEL_SECONDS)
+            await self.cancel(latest.name, owner)
+            await self.wait(latest.name, _CANCEL_SECONDS, owner)
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, owner: str = "") -> None:
         """Forgets an operation that is done.
 
         Raises:
             OperationNotFound: There is none of this name.
             OperationUnfinished: It is not done.
         """
-        record = await self.get(name)
+        record = await self.get(name, owner)
         if not await asyncio.to_thread(self._store.delete, record):
             raise OperationUnfinished(
-                f"{name} is still under way.", fix=f"viseme avatars cancel {record.target}"
+                f"{name} is still under way.", fix=f"viseme avatars cancel {bare(record.target)}"
             )
+
+
+def _busy(target: str) -> AvatarBusy:
+    return AvatarBusy(
+        f"Another operation is under way on {target}.",
+        fix=f"viseme avatars watch {target}",
+        resource=target,
+    )
