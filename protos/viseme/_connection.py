@@ -1,4 +1,4 @@
-"""How clients reach a server: plain on the same machine, encrypted elsewhere, with a token where one is needed.
+"""How clients reach a server: plain on the same machine, encrypted elsewhere, with a token where needed.
 
 What is not given is taken from the environment, so that it appears in no command line: `VISEME_TOKEN` or
 `VISEME_TOKEN_FILE`, `VISEME_CA_FILE`, `VISEME_CERT_FILE` and `VISEME_KEY_FILE`.
