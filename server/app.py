@@ -177,8 +177,9 @@ class Application:
             [self._audit.write, self._metrics.call],
             request_seconds=settings.deadlines.upload,
         )
+        # Inside: it takes generators for what they are, and is told of no one who is turned away.
         tracing = [] if self._tracing is None else [self._tracing.interceptor]
-        server = new_server(settings, [*tracing, calls])
+        server = new_server(settings, [calls, *tracing])
         self._operations = OperationStore(settings.home / "store" / "operations.db")
         names = self._add_services(server, self._operations)
         address = bind(server, settings)

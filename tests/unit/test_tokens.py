@@ -82,7 +82,7 @@ def test_last_used(store: TokenStore) -> None:
     assert [token.last_used for token in store.list()] == [77.0]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.text(max_size=100))
 def test_other_texts_are_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     store = TokenStore(tmp_path_factory.mktemp("tokens") / "tokens.db")
