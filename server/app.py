@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -341,6 +342,9 @@ async def serve(
     warming: asyncio.Future[None] | None = None
     try:
         address = await application.start()
+        # What is there now stays: the collector need not look at it again, which would hold up all calls.
+        gc.collect()
+        gc.freeze()
         if ready is not None:
             ready(address)
         if warm:
