@@ -70,3 +70,12 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.8.8.8:50551", "localhost:1", "[::1]:50551"])
 def test_loopback_is_allowed(listen: str) -> None:
     assert load_settings(listen=listen).listen == listen
+
+
+def test_a_server_of_one_command_is_plain_whatever_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "exposed.toml"
+    file.write_text('[access]\ntokens = true\n[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n')
+    exposed = load_settings(file)
+    assert exposed.access.tokens and exposed.tls.certificate == Path.cwd() / "c.pem"
+    plain = load_settings(file, access={"tokens": False}, tls={"certificate": "", "key": "", "client_ca": ""})
+    assert not plain.access.tokens and plain.tls.certificate is None

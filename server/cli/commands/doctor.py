@@ -19,17 +19,14 @@ def doctor(config: ConfigOption = None, json: JsonOption = False) -> int:
 
     Ends with 1 when the demo could not run here. "later" means that the first run gets it by itself.
     """
-    from itertools import chain
-
     from server.cli.console import print_json, stdout
     from server.cli.doctor_checks import run_checks
-    from server.cli.doctor_exposure import exposure_checks
     from server.cli.preparation import Preparation
     from server.cli.settings import read_settings
 
     settings = read_settings(config)
     checks = []
-    for check in chain(run_checks(settings, Preparation(settings)), exposure_checks(settings)):
+    for check in run_checks(settings, Preparation(settings)):
         checks.append(check)
         if not json:
             console = stdout()
