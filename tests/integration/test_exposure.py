@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -410,6 +411,29 @@ async def test_slow_clients_are_let_go(start_world: StartWorld) -> None:
         codes.append(await asyncio.wait_for(dripping.code(), 5))
     assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * 3
     # None of them holds the only place.
+    assert (await ask(world.address, text="Hello"))[0].video
+
+
+async def test_connections_that_say_nothing_are_closed(
+    start_world: StartWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.listening._HANDSHAKE_MILLISECONDS", 300)
+    world = await start_world()
+    host, _, port = world.address.rpartition(":")
+
+    async def connected(said: bytes) -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(said)
+        # The server says what it can do, and no more after that.
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            await writer.wait_closed()
+
+    said = (b"", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\n\r\n")
+    async with asyncio.timeout(10):
+        await asyncio.gather(*map(connected, said))
     assert (await ask(world.address, text="Hello"))[0].video
 
 

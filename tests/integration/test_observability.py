@@ -113,6 +113,12 @@ async def test_one_id_from_the_caller_to_the_hosts(
             told = [line["request_id"] for line in server_log() if line["event"] == "call"]
             assert len(told) == 1 and (told[0] == given) is kept
             assert kept or re.fullmatch("[0-9a-f]{16}", told[0])
+        call = stub.GetAvatar(
+            avatar_pb2.GetAvatarRequest(name="avatars/demo"), metadata=(("x-request-id", "my-request-0002"),)
+        )
+        await call
+        assert ("x-request-id", "my-request-0002") in list(await call.trailing_metadata())
+        server_log()
     world.hosts.plan("kokoro", fail=HostLost(host="kokoro"))
     error = await refusal(world.address, text="Hello")
     told = {line["request_id"] for line in server_log() if line["event"] == "call"}
