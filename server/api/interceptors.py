@@ -79,23 +79,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                 context.set_trailing_metadata(((HEADER, call.request_id),))
                 began = time.monotonic()
                 failure: VisemeError | None = None
+                response: Any = None
                 try:
-                    try:
-                        call.caller = self._gate.caller(method, metadata)
-                        with self._gate.admitted(call.caller):
-                            response = await self._serve(handler, received, context, call)
-                    except VisemeError as error:
-                        failure = error
-                    except Exception:
-                        failure = _unexpected(method)
-                    else:
-                        call.code = "OK"
-                        return response
-                    call.code, call.reason = failure.status.name, failure.reason
+                    call.caller = self._gate.caller(method, metadata)
+                    with self._gate.admitted(call.caller):
+                        response = await self._serve(handler, received, context, call)
+                    call.code = "OK"
+                except VisemeError as error:
+                    failure = error
+                except Exception:
+                    failure = _unexpected(method)
+                finally:
+                    if failure is not None:
+                        call.code, call.reason = failure.status.name, failure.reason
+                    # Before the caller knows.
+                    self._tell(call.ended(method, context.peer(), time.monotonic() - began))
+                if failure is not None:
                     status = to_status(failure, call.request_id)
                     await cast(Any, context).abort_with_status(status)  # missing in the type stubs
-                finally:
-                    self._tell(call.ended(method, context.peer(), time.monotonic() - began))
+                return response
 
         kind: Any = (
             grpc.stream_stream_rpc_method_handler
