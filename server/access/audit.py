@@ -61,7 +61,7 @@ Observer = Callable[[EndedCall], None]
 
 
 class AuditLog:
-    """Writes the audit log, in a thread of its own. `opened` before use, `close` after.
+    """Writes the audit log, in a thread of its own.
 
     Args:
         path: The file; made when it is missing, for the user of the server only.

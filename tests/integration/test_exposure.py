@@ -285,8 +285,8 @@ def _request(method: Any, avatar: str, operation: str) -> Any:
     """A request of a call that names what others have, wherever something can be named."""
     request = message_factory.GetMessageClass(method.input_type)()
     fields = request.DESCRIPTOR.fields_by_name
-    if method.containing_service.full_name == "google.longrunning.Operations":
-        if method.name != "ListOperations":
+    if "Operation" in method.name:
+        if not method.name.startswith("List"):
             request.name = operation
     elif "name" in fields and method.containing_service.name != "AdminService":
         request.name = f"avatars/{avatar}"
