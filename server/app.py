@@ -7,8 +7,7 @@ import gc
 import os
 import shutil
 import signal
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,8 @@ from viseme.v1 import (
     avatar_pb2_grpc,
     dialogue_pb2,
     dialogue_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
     render_pb2,
     render_pb2_grpc,
 )
@@ -43,6 +44,7 @@ from server.api.admission import Admission
 from server.api.avatars import AvatarServicer
 from server.api.dialogue import DialogueServicer
 from server.api.interceptors import CallInterceptor
+from server.api.jobs import JobServicer
 from server.api.operations import OperationsServicer
 from server.api.rendering import RenderServicer
 from server.assets.installer import AssetInstaller
@@ -61,7 +63,9 @@ from server.metrics import Metrics, MetricsServer, Sources
 from server.operations import avatar_work
 from server.operations.avatar_work import AvatarWork
 from server.operations.desk import OperationDesk
-from server.operations.observed import observed
+from server.operations.observed import observed, waiting
+from server.operations.opening import open_store
+from server.operations.retention import Retention
 from server.operations.runner import OperationRunner
 from server.operations.store import OperationStore
 from server.progress import ProgressSink
@@ -109,6 +113,8 @@ class Application:
             asset_path=installer.path,
             threads=settings.threads,
             progress=progress,
+            environments=settings.environment_choices(),
+            settings=settings.host_settings,
         )
         self._fetch_for_training = partial(_fetch, installer, self.hosts, settings.hosts.train)
         limits = settings.limits
@@ -122,6 +128,7 @@ class Application:
         self.stores.of(OPERATOR)
         self._operations: OperationStore | None = None
         self._runner: OperationRunner | None = None
+        self._retention: Retention | None = None
         # Of this process alone: a second server on the same home must not touch it.
         self._scratch = settings.home / "store" / "tmp" / f"server-{os.getpid()}"
         self._admission = Admission(limits.max_concurrent_requests, limits.max_tenant_requests)
@@ -132,7 +139,7 @@ class Application:
         self._metrics = Metrics(
             Sources(
                 active=lambda: self._admission.active,
-                operations=self._operation_states,
+                operations=lambda: waiting(self._operations),
                 hosts=self.hosts.snapshot,
                 gpus=NvmlProbe().devices,
             )
@@ -181,7 +188,11 @@ class Application:
         # Inside: it takes generators for what they are, and is told of no one who is turned away.
         tracing = [] if self._tracing is None else [self._tracing.interceptor]
         server = new_server(settings, [calls, *tracing])
-        self._operations = OperationStore(settings.home / "store" / "operations.db")
+        long_work = settings.operations
+        self._operations = await asyncio.to_thread(
+            open_store, long_work.database.get_secret_value(), settings.home
+        )
+        self._retention = Retention(self._operations, long_work.keep_days, long_work.keep_count)
         names = self._add_services(server, self._operations)
         address = bind(server, settings)
         if settings.observability.metrics_listen:
@@ -191,6 +202,7 @@ class Application:
         self._server = server
         if self._runner is not None:
             self._runner.start()
+        self._retention.start()
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await asyncio.to_thread(self._decoder.warm)
@@ -227,6 +239,8 @@ class Application:
             await self._server.stop(self.settings.stop_grace_seconds if grace is None else grace)
         if self._runner is not None:
             await self._runner.stop()
+        if self._retention is not None:
+            await self._retention.stop()
         if self._operations is not None:
             self._operations.close()
         for provider in self._providers:
@@ -241,10 +255,6 @@ class Application:
         """Cancels what `stop` still waits for."""
         if self._server is not None:
             await self._server.stop(0)
-
-    def _operation_states(self) -> Iterable[tuple[str, int]]:
-        records = self._operations.list() if self._operations is not None else ()
-        return Counter({"pending": 0, "running": 0, "done": 0} | Counter(r.state for r in records)).items()
 
     def _add_services(self, server: grpc.aio.Server, operations: OperationStore) -> Sequence[str]:
         """Adds all services; returns the full names of viseme's own."""
@@ -268,7 +278,9 @@ class Application:
         )
         works = {avatar_work.CREATE: work.create, avatar_work.TRAIN: work.train}
         self._runner = OperationRunner(
-            operations, {kind: observed(work, self._metrics) for kind, work in works.items()}
+            operations,
+            {kind: observed(work, self._metrics) for kind, work in works.items()},
+            settings.operations.lease_seconds,
         )
         desk = OperationDesk(operations, self._runner)
         dialogue = DialogueServicer(
@@ -298,11 +310,12 @@ class Application:
             AvatarServicer(settings=settings, stores=stores, desk=desk, scratch=scratch), server
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsServicer(desk), server)
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(desk), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [
             service.full_name
-            for proto in (dialogue_pb2, render_pb2, avatar_pb2, admin_pb2)
+            for proto in (dialogue_pb2, render_pb2, avatar_pb2, job_pb2, admin_pb2)
             for service in proto.DESCRIPTOR.services_by_name.values()
         ]
         longrunning = operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name

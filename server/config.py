@@ -11,9 +11,17 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,6 +29,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from server.environment_choice import EnvironmentChoice
 from server.errors import ConfigInvalid
 
 DEFAULT_FILE: Final = Path(__file__).resolve().parent.parent / "configs" / "viseme.toml"
@@ -129,6 +138,21 @@ class HostNames(_Table):
     train: str = "talking_gaussian_train"
 
 
+class HostEnvironment(_Table):
+    """How the environment of one host is made."""
+
+    made_with: Literal["auto", "uv", "venv", "conda", "interpreter"] | None = None
+    """None: as the host's own host.toml says."""
+    python: Path | None = None
+    """With `interpreter` the Python that runs the host as it is; else the one to make it from."""
+    conda: Path | None = None
+    """conda, mamba or micromamba; None: the one on PATH."""
+
+    def choice(self) -> EnvironmentChoice:
+        """The same in the words of the builder."""
+        return EnvironmentChoice(self.made_with, self.python, self.conda)
+
+
 class Deadlines(_Table):
     """Longest time of each stage in seconds."""
 
@@ -193,6 +217,26 @@ class Speech(_Table):
     """Silence after the last sentence, in which the mouth closes."""
 
 
+class Operations(_Table):
+    """Long work: where it is kept, and for how long."""
+
+    database: SecretStr = SecretStr("")
+    """URL of a PostgreSQL database; empty: SQLite in the home."""
+    lease_seconds: float = Field(default=20, ge=2)
+    """How long an operation waits for a server that died before another takes it over."""
+    keep_days: float = Field(default=90, gt=0)
+    """How long an operation that is over is remembered; the latest of each avatar always is."""
+    keep_count: int = Field(default=10_000, gt=0)
+    """How many operations that are over are remembered."""
+
+    @field_validator("database")
+    @classmethod
+    def _only_postgresql(cls, database: SecretStr) -> SecretStr:
+        if not database.get_secret_value().startswith(("postgresql://", "postgres://")) and database:
+            raise ValueError("write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+        return database
+
+
 class Settings(BaseSettings):
     """All settings; see the module for where they come from."""
 
@@ -211,15 +255,24 @@ class Settings(BaseSettings):
     tls: Tls = Tls()
     limits: Limits = Limits()
     hosts: HostNames = HostNames()
+    environments: dict[str, HostEnvironment] = {}
+    """By name of the host."""
+    host_settings: dict[str, dict[str, str]] = {}
+    """What a host is told when it starts, by its name; its README says what it knows."""
     deadlines: Deadlines = Deadlines()
     llm: Llm = Llm()
     speech: Speech = Speech()
     observability: Observability = Observability()
+    operations: Operations = Operations()
 
     @field_validator("home", "manifests")
     @classmethod
     def _expand(cls, path: Path) -> Path:
         return path.expanduser().absolute()
+
+    def environment_choices(self) -> dict[str, EnvironmentChoice]:
+        """How environments are made, by host, in the words of the builder."""
+        return {name: chosen.choice() for name, chosen in self.environments.items()}
 
     @field_validator("listen")
     @classmethod

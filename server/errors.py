@@ -7,6 +7,7 @@
     │   ├── FieldRequired            INVALID_ARGUMENT     FIELD_REQUIRED
     │   ├── FieldInvalid             INVALID_ARGUMENT     FIELD_INVALID
     │   ├── RequestMalformed         INVALID_ARGUMENT     REQUEST_MALFORMED
+    │   ├── RequestIdReused          INVALID_ARGUMENT     REQUEST_ID_REUSED
     │   ├── AudioError               INVALID_ARGUMENT     AUDIO_UNREADABLE
     │   │   ├── AudioEmpty           INVALID_ARGUMENT     AUDIO_EMPTY
     │   │   ├── AudioUnreadable      INVALID_ARGUMENT     AUDIO_UNREADABLE
@@ -49,8 +50,10 @@
     │   ├── AvatarBusy               FAILED_PRECONDITION  AVATAR_BUSY
     │   ├── AvatarNotReady           FAILED_PRECONDITION  AVATAR_NOT_READY
     │   ├── OperationUnfinished      FAILED_PRECONDITION  OPERATION_UNFINISHED
+    │   ├── OperationSucceeded       FAILED_PRECONDITION  OPERATION_SUCCEEDED
     │   ├── DeviceUnsuitable         FAILED_PRECONDITION  DEVICE_UNSUITABLE
-    │   └── TrainingDiverged         FAILED_PRECONDITION  TRAINING_DIVERGED
+    │   ├── TrainingDiverged         FAILED_PRECONDITION  TRAINING_DIVERGED
+    │   └── UpstreamFailed           FAILED_PRECONDITION  UPSTREAM_FAILED
     ├── ExhaustedError               RESOURCE_EXHAUSTED   SERVER_BUSY
     │   ├── DiskFull                 RESOURCE_EXHAUSTED   DISK_FULL
     │   ├── ServerBusy (retryable)   RESOURCE_EXHAUSTED   SERVER_BUSY
@@ -59,6 +62,7 @@
     ├── UnavailableError (retryable) UNAVAILABLE          HOST_LOST
     │   ├── HostLost                 UNAVAILABLE          HOST_LOST
     │   ├── HostNotStarted           UNAVAILABLE          HOST_NOT_STARTED
+    │   ├── StoreUnavailable         UNAVAILABLE          STORE_UNAVAILABLE
     │   ├── AssetUnreachable         UNAVAILABLE          ASSET_UNREACHABLE
     │   ├── LlmUnavailable           UNAVAILABLE          LLM_UNAVAILABLE
     │   └── ServerStopping           UNAVAILABLE          SERVER_STOPPING
@@ -136,6 +140,12 @@ class RequestMalformed(InvalidInputError):
     """The request is not a message of the protocol."""
 
     reason = "REQUEST_MALFORMED"
+
+
+class RequestIdReused(InvalidInputError):
+    """This request_id came with a different request before; use a new one for a new request."""
+
+    reason = "REQUEST_ID_REUSED"
 
 
 class AudioError(InvalidInputError):
@@ -396,6 +406,12 @@ class OperationUnfinished(PreconditionError):
     reason = "OPERATION_UNFINISHED"
 
 
+class OperationSucceeded(PreconditionError):
+    """The operation did what it should; there is nothing to try again."""
+
+    reason = "OPERATION_SUCCEEDED"
+
+
 class DeviceUnsuitable(PreconditionError):
     """The device cannot train this avatar."""
 
@@ -406,6 +422,12 @@ class TrainingDiverged(PreconditionError):
     """The training ran away again and again."""
 
     reason = "TRAINING_DIVERGED"
+
+
+class UpstreamFailed(PreconditionError):
+    """A script of the original TalkingGaussian failed."""
+
+    reason = "UPSTREAM_FAILED"
 
 
 class ExhaustedError(VisemeError):
@@ -460,6 +482,12 @@ class HostNotStarted(UnavailableError):
     """A model host does not start."""
 
     reason = "HOST_NOT_STARTED"
+
+
+class StoreUnavailable(UnavailableError):
+    """The database of operations does not answer; what was accepted is kept, so try again."""
+
+    reason = "STORE_UNAVAILABLE"
 
 
 class AssetUnreachable(UnavailableError):

@@ -27,7 +27,7 @@ class Sources:
 
     Attributes:
         active: Turns and renders under way.
-        operations: States of the operations that are not forgotten: how many are in each.
+        operations: How many operations wait, and how many are carried out.
         hosts: The model hosts.
         gpus: The GPUs.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import secrets
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -26,7 +26,7 @@ def accepted(metadata: Any) -> str:
     given = next((value for key, value in metadata or () if key == HEADER), "")
     if isinstance(given, str) and _WELL_FORMED.fullmatch(given):
         return given
-    return secrets.token_hex(8)
+    return uuid.uuid4().hex[:16]
 
 
 @contextmanager

@@ -49,6 +49,8 @@ NEEDED: Final[Mapping[str, frozenset[Scope]]] = {
     "/google.longrunning.Operations/CancelOperation": _MAKE,
     "/google.longrunning.Operations/WaitOperation": _MAKE,
     "/google.longrunning.Operations/DeleteOperation": _MAKE,
+    "/viseme.v1.JobService/RetryOperation": _MAKE,
+    "/viseme.v1.JobService/GetOperationLog": _MAKE,
     "/viseme.v1.AdminService/GetStatus": _OPERATE,
     "/viseme.v1.AdminService/ListHosts": _OPERATE,
     "/viseme.v1.AdminService/RestartHost": _OPERATE,

@@ -127,7 +127,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         metadata = await pieces.metadata()
         name = str(parse_resource_name(f"avatars/{metadata.avatar_id}", "avatars"))
         tenant, recordings = current().tenant, self._mine.recordings
-        if known := await self._desk.known(avatar_work.CREATE, metadata.request_id, tenant):
+        if known := await self._desk.known(avatar_work.CREATE, metadata, metadata.request_id, tenant):
             return operation_message(known)
         self._check_creation(metadata)
         replace = await asyncio.to_thread(self._may_replace, name)
@@ -161,7 +161,9 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
             await asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True)
         progress = Metadata(avatar=name, task=Metadata.TASK_PREPARE)
         return operation_message(
-            await self._desk.accept(avatar_work.CREATE, name, metadata, progress, metadata.request_id, tenant)
+            await self._desk.accept(
+                avatar_work.CREATE, name, metadata, progress, metadata.request_id, owner=tenant
+            )
         )
 
     async def TrainAvatar(  # noqa: N802 (named by the proto)
@@ -190,7 +192,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         progress = Metadata(avatar=request.name, task=Metadata.TASK_TRAIN)
         return operation_message(
             await self._desk.accept(
-                avatar_work.TRAIN, request.name, request, progress, request.request_id, current().tenant
+                avatar_work.TRAIN, request.name, request, progress, request.request_id, owner=current().tenant
             )
         )
 

@@ -14,6 +14,7 @@ from server.cli.commands import (
     demo,
     doctor,
     hosts,
+    jobs,
     render,
     say,
     serve,
@@ -36,6 +37,7 @@ app.command("serve")(serve.serve)
 app.command("say")(say.say)
 app.command("render")(render.render)
 app.add_typer(avatars.app, name="avatars")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(hosts.app, name="hosts")
 app.add_typer(assets.app, name="assets")
 app.add_typer(tokens.app, name="tokens")

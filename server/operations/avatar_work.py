@@ -19,7 +19,7 @@ from server.dialogue.hosts import HostAccess
 from server.errors import AvatarNotFound, ClipRefused, InternalError
 from server.host_calls import calling, trainer
 from server.operations.avatar_view import AvatarView
-from server.operations.owned import bare, owner_of
+from server.operations.owned import bare
 from server.operations.runner import Report
 from server.operations.store import OperationRecord
 from server.request_id import host_metadata
@@ -109,6 +109,9 @@ class AvatarWork:
     ) -> None:
         recording = self._recording(record)
         told.progress.task = Metadata.TASK_TRAIN
+        if recording.trained_by() == record.id:
+            # Whoever had it before died when all was done but the operation itself.
+            return
         # Beside the recording: it is moved into the store, which must be on the same file system.
         place = Path(tempfile.mkdtemp(prefix=".bundle-", dir=recording.directory))
         request = host_pb2.TrainRequest(
@@ -136,6 +139,7 @@ class AvatarWork:
             if not done:
                 raise InternalError(f"The {self._host} host ended before the avatar was trained.")
             self._of(record).avatars.place(place / "bundle", recording.identifier)
+            recording.keep_trained_by(record.id)
             # The next training starts anew, whatever it is asked to do.
             for left in recording.directory.glob(f"{recording.checkpoint.name}*"):
                 left.unlink(missing_ok=True)
@@ -163,7 +167,7 @@ class AvatarWork:
         return AvatarView(self._of(record)).message(bare(record.target), record, done=True)
 
     def _of(self, record: OperationRecord) -> Stores:
-        return self._stores.of(owner_of(record.target))
+        return self._stores.of(record.owner)
 
 
 class _Reporter:

@@ -12,11 +12,6 @@ def owned(target: str, owner: str) -> str:
     return f"{_TENANTS}{owner}/{target}" if owner else target
 
 
-def owner_of(target: str) -> str:
-    """The tenant of an owned name; empty for the operator."""
-    return target.split("/", 2)[1] if target.startswith(_TENANTS) else ""
-
-
 def bare(target: str) -> str:
     """An owned name as its owner calls it."""
     return target.split("/", 2)[2] if target.startswith(_TENANTS) else target
