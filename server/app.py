@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-import grpc
 import grpc.aio
 import psutil
 import structlog
@@ -31,6 +32,13 @@ from viseme.v1 import (
     render_pb2_grpc,
 )
 
+from gpu_scheduler import NvmlProbe
+from server.access import exposure
+from server.access.audit import AuditLog
+from server.access.caller import OPERATOR
+from server.access.gate import Gate
+from server.access.rates import Allowance
+from server.access.tokens import TokenStore
 from server.api.admin import AdminServicer, HostOperations
 from server.api.admission import Admission
 from server.api.avatars import AvatarServicer
@@ -43,29 +51,32 @@ from server.assets.installer import AssetInstaller
 from server.cluster import open_cluster, open_trees, wanted_of_nodes
 from server.config import Settings
 from server.dialogue.hosts import HostAccess
-from server.errors import PortInUse
 from server.host_calls import ModelHosts
 from server.hosts.pool import HostPool
+from server.listening import bind, new_server
 from server.llm.embedded import EmbeddedProvider
 from server.llm.failover import Failover
 from server.llm.openai_compatible import ConfiguredProvider
 from server.llm.provider import Manner
 from server.media.decode import AudioDecoder
 from server.media.spool import disk_full_as_error
+from server.metrics import Metrics, MetricsServer, Sources
 from server.operations import avatar_work
 from server.operations.avatar_work import AvatarWork
 from server.operations.desk import OperationDesk
+from server.operations.observed import observed, waiting
 from server.operations.opening import open_store
 from server.operations.retention import Retention
 from server.operations.runner import OperationRunner
 from server.operations.store import OperationStore
 from server.operations.workplace import Workplaces
 from server.progress import ProgressSink
-from server.store.avatars import BUILTIN, AvatarStore
-from server.store.recordings import RecordingStore
+from server.stages import Stages
+from server.store.avatars import BUILTIN
+from server.store.tenants import TenantStores
+from server.tracing import Tracing
 from server.version import __version__
 
-_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("server")
 
 
@@ -84,6 +95,7 @@ class Application:
         hosts: The model hosts; None means those of the settings' manifests.
         builtin_avatars: Directory of the avatars that ship with viseme.
         progress: Hears of environments being built.
+        tracing: Where traces go; None means what the settings say.
     """
 
     def __init__(
@@ -93,6 +105,7 @@ class Application:
         hosts: Hosts | None = None,
         builtin_avatars: Path = BUILTIN,
         progress: ProgressSink | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
         installer = AssetInstaller(settings.home)
@@ -111,21 +124,40 @@ class Application:
         )
         self._fetch_for_training = partial(_fetch, installer, self.hosts, settings.hosts.train)
         limits = settings.limits
-        self.recordings = RecordingStore(settings.home / "store" / "recordings")
-        self.avatars = AvatarStore(
-            settings.home / "store" / "avatars",
+        self.stores = TenantStores(
+            settings.home / "store",
             max_bundle_bytes=limits.max_bundle_bytes,
             max_unpacked_bytes=limits.max_bundle_unpacked_bytes,
             builtin=builtin_avatars,
-            recordings=self.recordings,
         )
+        # The operator's exist from the beginning.
+        self.stores.of(OPERATOR)
         self._operations: OperationStore | None = None
         self._runner: OperationRunner | None = None
         self._restoring: asyncio.Task[None] | None = None
         self._retention: Retention | None = None
         # Of this process alone: a second server on the same home must not touch it.
         self._scratch = settings.home / "store" / "tmp" / f"server-{os.getpid()}"
-        self._admission = Admission(limits.max_concurrent_requests)
+        self._admission = Admission(limits.max_concurrent_requests, limits.max_tenant_requests)
+        self.tokens = (
+            TokenStore(settings.home / "store" / "tokens.db") if exposure.tokens_needed(settings) else None
+        )
+        self._audit = AuditLog(settings.home / "logs" / "audit.jsonl")
+        self._metrics = Metrics(
+            Sources(
+                active=lambda: self._admission.active,
+                operations=lambda: waiting(self._operations),
+                hosts=self.hosts.snapshot,
+                gpus=NvmlProbe().devices,
+            )
+        )
+        self.metrics_server: MetricsServer | None = None
+        self._tracing = tracing or (Tracing() if settings.observability.open_telemetry else None)
+        # Closed once, in the opposite order, however often the server is stopped.
+        self._resources = ExitStack()
+        for resource in (self.tokens, self._audit, self._tracing):
+            if resource is not None:
+                self._resources.callback(resource.close)
         self._decoder = AudioDecoder(self._scratch)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the type stubs
         self._server: grpc.aio.Server | None = None
@@ -142,51 +174,56 @@ class Application:
 
         Raises:
             PortInUse: Another program listens there.
+            ExposureRefused: Other machines could reach it without TLS or tokens.
+            CertificateInvalid: The TLS certificate cannot be used.
             DiskFull: There is no room for the directories of running requests.
         """
+        settings = self.settings
         with disk_full_as_error():
             _sweep(self._scratch.parent)
             self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = grpc.aio.server(
-            interceptors=[CallInterceptor()],
-            options=[
-                # Without this a second server on the port would silently share its connections.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-                # A caller that vanished without a word is noticed.
-                ("grpc.keepalive_time_ms", 20_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ],
+        exposure.check(settings, self.tokens)
+        limits = settings.limits
+        allowance = Allowance(
+            rate=limits.calls_per_second, burst=limits.calls_at_once, most_calls=limits.max_tenant_calls
         )
-        long_work = self.settings.operations
+        calls = CallInterceptor(
+            Gate(self.tokens, allowance),
+            [self._audit.write, self._metrics.call],
+            request_seconds=settings.deadlines.upload,
+        )
+        # Inside: it takes generators for what they are, and is told of no one who is turned away.
+        tracing = [] if self._tracing is None else [self._tracing.interceptor]
+        server = new_server(settings, [calls, *tracing])
+        long_work = settings.operations
         self._operations = await asyncio.to_thread(
-            open_store, long_work.database.get_secret_value(), self.settings.home
+            open_store, long_work.database.get_secret_value(), settings.home
         )
         self._retention = Retention(self._operations, long_work.keep_days, long_work.keep_count)
         names = self._add_services(server, self._operations)
-        host, _, port = self.settings.listen.rpartition(":")
-        try:
-            bound = server.add_insecure_port(self.settings.listen)
-        except RuntimeError:
-            bound = 0
-        if not bound:
-            raise PortInUse(
-                f"Port {port} is in use by another program.",
-                fix="Stop that program, or choose another port: viseme serve --listen 127.0.0.1:PORT",
-                port=port,
-            )
+        address = bind(server, settings)
+        if settings.observability.metrics_listen:
+            self.metrics_server = self._metrics.serve(settings.observability.metrics_listen)
+            self._resources.callback(self.metrics_server.close)
         await server.start()
         self._server = server
-        self._restoring = asyncio.create_task(self._workplaces.restore(self.avatars), name="restore-bundles")
+        self._restoring = asyncio.create_task(
+            self._workplaces.restore(lambda tenant: self.stores.of(tenant).avatars), name="restore-bundles"
+        )
         if self._runner is not None:
             self._runner.start()
         self._retention.start()
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await asyncio.to_thread(self._decoder.warm)
-        address = f"{host}:{bound}"
-        _log.info("serving", address=address, version=__version__, home=str(self.settings.home))
+        _log.info(
+            "serving",
+            address=address,
+            version=__version__,
+            home=str(settings.home),
+            tls=settings.tls.certificate is not None,
+            tokens=self.tokens is not None,
+        )
         return address
 
     async def warm(self) -> None:
@@ -222,6 +259,7 @@ class Application:
             await provider.close()
         await asyncio.to_thread(self._decoder.close)
         await self.hosts.close()
+        await asyncio.to_thread(self._resources.close)
         shutil.rmtree(self._scratch, ignore_errors=True)
         _log.info("stopped")
 
@@ -239,35 +277,42 @@ class Application:
             prepare_seconds=deadlines.start_host,
             first_token_seconds=deadlines.first_token,
             gap_seconds=deadlines.token_gap,
+            begun=self._metrics.first_token,
         )
         hosts = HostAccess(self.hosts, start_seconds=deadlines.start_host)
-        avatars, admission, scratch = self.avatars, self._admission, self._scratch
-        recordings = self.recordings
+        stores, admission, scratch = self.stores, self._admission, self._scratch
+        stages = Stages(self._metrics, self._tracing)
         work = AvatarWork(
             hosts=hosts,
             host=settings.hosts.train,
-            avatars=avatars,
-            recordings=recordings,
+            stores=stores,
             workplaces=self._workplaces,
             fetch=self._fetch_for_training,
         )
+        works = {avatar_work.CREATE: work.create, avatar_work.TRAIN: work.train}
         self._runner = OperationRunner(
             operations,
-            {avatar_work.CREATE: work.create, avatar_work.TRAIN: work.train},
+            {kind: observed(work, self._metrics) for kind, work in works.items()},
             settings.operations.lease_seconds,
         )
         desk = OperationDesk(operations, self._runner)
         dialogue = DialogueServicer(
             settings=settings,
-            avatars=avatars,
+            stores=stores,
             hosts=hosts,
             answers=answers,
             decoder=self._decoder,
             admission=admission,
+            stages=stages,
             scratch=scratch,
         )
         rendering = RenderServicer(
-            settings=settings, avatars=avatars, hosts=hosts, decoder=self._decoder, admission=admission
+            settings=settings,
+            stores=stores,
+            hosts=hosts,
+            decoder=self._decoder,
+            admission=admission,
+            stages=stages,
         )
         admin = AdminServicer(
             hosts=self.hosts, admission=admission, home=settings.home, llm_providers=lambda: answers.names
@@ -276,12 +321,7 @@ class Application:
         render_pb2_grpc.add_RenderServiceServicer_to_server(rendering, server)
         avatar_pb2_grpc.add_AvatarServiceServicer_to_server(
             AvatarServicer(
-                settings=settings,
-                avatars=avatars,
-                recordings=recordings,
-                desk=desk,
-                scratch=scratch,
-                workplaces=self._workplaces,
+                settings=settings, stores=stores, desk=desk, scratch=scratch, workplaces=self._workplaces
             ),
             server,
         )
@@ -331,6 +371,9 @@ async def serve(
     warming: asyncio.Future[None] | None = None
     try:
         address = await application.start()
+        # What is there now stays: the collector need not look at it again, which would hold up all calls.
+        gc.collect()
+        gc.freeze()
         if ready is not None:
             ready(address)
         if warm:

@@ -11,9 +11,17 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -53,6 +61,71 @@ class Limits(_Table):
     """Largest avatar bundle, unpacked."""
     max_video_bytes: int = Field(default=2 * 1024**3, gt=0)
     """Largest video that an avatar is made of."""
+    max_message_bytes: int = Field(default=4 * 1024**2, ge=64 * 1024)
+    """Largest single message; uploads come in many."""
+    min_upload_bytes_per_second: int = Field(default=1024, ge=0)
+    """Slowest upload, on average."""
+    calls_per_second: float = Field(default=50, gt=0)
+    """Calls of one token, on average."""
+    calls_at_once: int = Field(default=100, gt=0)
+    """Calls of one token after a pause, all at once."""
+    max_tenant_calls: int = Field(default=64, gt=0)
+    """Calls of one tenant under way at the same time."""
+    max_tenant_requests: int = Field(default=2, gt=0)
+    """Turns and renders of one tenant at the same time."""
+
+
+class Access(_Table):
+    """Who may call."""
+
+    tokens: bool = False
+    """Ask every caller for a token, also on this machine; other machines are always asked."""
+
+
+class Tls(_Table):
+    """Encryption; files in PEM."""
+
+    certificate: Path | None = None
+    """The server's certificate, with the chain that leads to it."""
+    key: Path | None = None
+    """Its private key."""
+    client_ca: Path | None = None
+    """Callers need a certificate of this authority, besides their token."""
+
+    @field_validator("certificate", "key", "client_ca", mode="before")
+    @classmethod
+    def _path(cls, path: object) -> object:
+        return Path(path).expanduser().absolute() if isinstance(path, str) and path else path or None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca needs a certificate and a key")
+        return self
+
+
+class Observability(_Table):
+    """What can be seen of the server from outside."""
+
+    json_logs: bool = False
+    """Log one JSON object a line."""
+    metrics_listen: str = ""
+    """HOST:PORT of this machine where Prometheus finds the metrics; empty for none."""
+    open_telemetry: bool = False
+    """Send traces; needs viseme[otel]."""
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _only_loopback(cls, listen: str) -> str:
+        if listen:
+            _check_address(listen)
+            if not is_loopback(listen):
+                raise ValueError(
+                    "metrics are served to this machine only: write 127.0.0.1:PORT, or leave it empty"
+                )
+        return listen
 
 
 class HostNames(_Table):
@@ -215,6 +288,8 @@ class Settings(BaseSettings):
     default_avatar: str = "avatars/demo"
     stop_grace_seconds: float = Field(default=10, ge=0)
     manifests: Path = MANIFESTS
+    access: Access = Access()
+    tls: Tls = Tls()
     limits: Limits = Limits()
     hosts: HostNames = HostNames()
     environments: dict[str, HostEnvironment] = {}
@@ -226,6 +301,7 @@ class Settings(BaseSettings):
     speech: Speech = Speech()
     store: Store = Store()
     cluster: Cluster = Cluster()
+    observability: Observability = Observability()
     operations: Operations = Operations()
 
     @field_validator("home", "manifests")
@@ -239,15 +315,8 @@ class Settings(BaseSettings):
 
     @field_validator("listen")
     @classmethod
-    def _only_loopback(cls, listen: str) -> str:
-        host, separator, port = listen.rpartition(":")
-        if not separator or not port.isdigit() or int(port) > 65535:
-            raise ValueError(f"write it as HOST:PORT, for example 127.0.0.1:50551, not {listen!r}")
-        if not _is_loopback(host.strip("[]")):
-            raise ValueError(
-                f"{host or 'every address'} can be reached from other machines, which needs TLS; this "
-                "version serves its own machine only: listen on 127.0.0.1"
-            )
+    def _address(cls, listen: str) -> str:
+        _check_address(listen)
         return listen
 
     @classmethod
@@ -297,7 +366,15 @@ def load_settings(file: Path | None = None, **values: Any) -> Settings:
         raise ConfigInvalid(f"{file} is not valid TOML: {error}.") from None
 
 
-def _is_loopback(host: str) -> bool:
+def _check_address(listen: str) -> None:
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"write it as HOST:PORT, for example 127.0.0.1:50551, not {listen!r}")
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach `HOST:PORT`."""
+    host = listen.rpartition(":")[0].strip("[]")
     if host == "localhost":
         return True
     try:

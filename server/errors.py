@@ -6,6 +6,7 @@
     ├── InvalidInputError            INVALID_ARGUMENT     FIELD_INVALID
     │   ├── FieldRequired            INVALID_ARGUMENT     FIELD_REQUIRED
     │   ├── FieldInvalid             INVALID_ARGUMENT     FIELD_INVALID
+    │   ├── RequestMalformed         INVALID_ARGUMENT     REQUEST_MALFORMED
     │   ├── RequestIdReused          INVALID_ARGUMENT     REQUEST_ID_REUSED
     │   ├── AudioError               INVALID_ARGUMENT     AUDIO_UNREADABLE
     │   │   ├── AudioEmpty           INVALID_ARGUMENT     AUDIO_EMPTY
@@ -23,17 +24,27 @@
     │   │   └── ClipRefused          INVALID_ARGUMENT     CLIP_REFUSED
     │   ├── BundleInvalid            INVALID_ARGUMENT     BUNDLE_INVALID
     │   └── PathOutsideStore         INVALID_ARGUMENT     PATH_OUTSIDE_STORE
+    ├── AuthenticationError          UNAUTHENTICATED      TOKEN_INVALID
+    │   ├── TokenRequired            UNAUTHENTICATED      TOKEN_REQUIRED
+    │   ├── TokenInvalid             UNAUTHENTICATED      TOKEN_INVALID
+    │   ├── TokenExpired             UNAUTHENTICATED      TOKEN_EXPIRED
+    │   └── TokenRevoked             UNAUTHENTICATED      TOKEN_REVOKED
+    ├── ScopeMissing                 PERMISSION_DENIED    SCOPE_MISSING
     ├── NotFoundError                NOT_FOUND            AVATAR_NOT_FOUND
     │   ├── AvatarNotFound           NOT_FOUND            AVATAR_NOT_FOUND
     │   ├── VoiceNotFound            NOT_FOUND            VOICE_NOT_FOUND
     │   ├── OperationNotFound        NOT_FOUND            OPERATION_NOT_FOUND
     │   ├── PreviewNotFound          NOT_FOUND            PREVIEW_NOT_FOUND
     │   ├── HostNotFound             NOT_FOUND            HOST_NOT_FOUND
-    │   └── BlobNotFound             NOT_FOUND            BLOB_NOT_FOUND
+    │   ├── BlobNotFound             NOT_FOUND            BLOB_NOT_FOUND
+    │   └── TokenNotFound            NOT_FOUND            TOKEN_NOT_FOUND
     ├── AvatarExists                 ALREADY_EXISTS       AVATAR_EXISTS
+    ├── TokenExists                  ALREADY_EXISTS       TOKEN_EXISTS
     ├── PreconditionError            FAILED_PRECONDITION  CONFIG_INVALID
     │   ├── ConfigInvalid            FAILED_PRECONDITION  CONFIG_INVALID
     │   ├── PortInUse                FAILED_PRECONDITION  PORT_IN_USE
+    │   ├── ExposureRefused          FAILED_PRECONDITION  EXPOSURE_REFUSED
+    │   ├── CertificateInvalid       FAILED_PRECONDITION  CERTIFICATE_INVALID
     │   ├── AssetMissing             FAILED_PRECONDITION  ASSET_MISSING
     │   ├── AssetCorrupt             FAILED_PRECONDITION  ASSET_CORRUPT
     │   ├── EnvironmentFailed        FAILED_PRECONDITION  ENVIRONMENT_FAILED
@@ -50,7 +61,9 @@
     │   └── UpstreamFailed           FAILED_PRECONDITION  UPSTREAM_FAILED
     ├── ExhaustedError               RESOURCE_EXHAUSTED   SERVER_BUSY
     │   ├── DiskFull                 RESOURCE_EXHAUSTED   DISK_FULL
-    │   └── ServerBusy (retryable)   RESOURCE_EXHAUSTED   SERVER_BUSY
+    │   ├── ServerBusy (retryable)   RESOURCE_EXHAUSTED   SERVER_BUSY
+    │   ├── TooManyCalls (retryable) RESOURCE_EXHAUSTED   TOO_MANY_CALLS
+    │   └── RateLimited (retryable)  RESOURCE_EXHAUSTED   RATE_LIMITED
     ├── UnavailableError (retryable) UNAVAILABLE          HOST_LOST
     │   ├── HostLost                 UNAVAILABLE          HOST_LOST
     │   ├── HostNotStarted           UNAVAILABLE          HOST_NOT_STARTED
@@ -89,6 +102,7 @@ class VisemeError(Exception):
         status: gRPC status the caller sees.
         reason: UPPER_SNAKE reason of the ErrorInfo (AIP-193).
         retryable: Whether the very same request may succeed a little later.
+        retry_seconds: When to repeat it then.
         message: One sentence for the person who reads it.
         fix: A command or an action that puts it right, or None.
         metadata: Further facts for the ErrorInfo; never contents of what users said or keys.
@@ -97,6 +111,7 @@ class VisemeError(Exception):
     status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
     retryable: ClassVar[bool] = False
+    retry_seconds: float = 1.0
 
     def __init__(self, message: str | None = None, *, fix: str | None = None, **metadata: str) -> None:
         self.message = message or inspect.cleandoc(self.__doc__ or "").partition("\n")[0]
@@ -126,6 +141,12 @@ class FieldInvalid(InvalidInputError):
     """A field has a value that is not allowed."""
 
     reason = "FIELD_INVALID"
+
+
+class RequestMalformed(InvalidInputError):
+    """The request is not a message of the protocol."""
+
+    reason = "REQUEST_MALFORMED"
 
 
 class RequestIdReused(InvalidInputError):
@@ -230,6 +251,44 @@ class PathOutsideStore(InvalidInputError):
     reason = "PATH_OUTSIDE_STORE"
 
 
+class AuthenticationError(VisemeError):
+    """The caller could not be made out."""
+
+    status = grpc.StatusCode.UNAUTHENTICATED
+    reason = "TOKEN_INVALID"
+
+
+class TokenRequired(AuthenticationError):
+    """This server asks for a token."""
+
+    reason = "TOKEN_REQUIRED"
+
+
+class TokenInvalid(AuthenticationError):
+    """The token is not one of this server's."""
+
+    reason = "TOKEN_INVALID"
+
+
+class TokenExpired(AuthenticationError):
+    """The token has expired."""
+
+    reason = "TOKEN_EXPIRED"
+
+
+class TokenRevoked(AuthenticationError):
+    """The token has been revoked."""
+
+    reason = "TOKEN_REVOKED"
+
+
+class ScopeMissing(VisemeError):
+    """The token does not allow this."""
+
+    status = grpc.StatusCode.PERMISSION_DENIED
+    reason = "SCOPE_MISSING"
+
+
 class NotFoundError(VisemeError):
     """What was asked for does not exist."""
 
@@ -273,11 +332,24 @@ class BlobNotFound(NotFoundError):
     reason = "BLOB_NOT_FOUND"
 
 
+class TokenNotFound(NotFoundError):
+    """There is no such token."""
+
+    reason = "TOKEN_NOT_FOUND"
+
+
 class AvatarExists(VisemeError):
     """An avatar of this name exists already."""
 
     status = grpc.StatusCode.ALREADY_EXISTS
     reason = "AVATAR_EXISTS"
+
+
+class TokenExists(VisemeError):
+    """A token of this name exists already."""
+
+    status = grpc.StatusCode.ALREADY_EXISTS
+    reason = "TOKEN_EXISTS"
 
 
 class PreconditionError(VisemeError):
@@ -297,6 +369,18 @@ class PortInUse(PreconditionError):
     """The port is in use by another program."""
 
     reason = "PORT_IN_USE"
+
+
+class ExposureRefused(PreconditionError):
+    """The server may not be reached from other machines like this."""
+
+    reason = "EXPOSURE_REFUSED"
+
+
+class CertificateInvalid(PreconditionError):
+    """The TLS certificate of the server cannot be used."""
+
+    reason = "CERTIFICATE_INVALID"
 
 
 class AssetMissing(PreconditionError):
@@ -400,6 +484,20 @@ class ServerBusy(ExhaustedError):
     """The server has as much to do as it can; try again in a moment."""
 
     reason = "SERVER_BUSY"
+    retryable = True
+
+
+class TooManyCalls(ExhaustedError):
+    """As many calls as this caller may have are under way."""
+
+    reason = "TOO_MANY_CALLS"
+    retryable = True
+
+
+class RateLimited(ExhaustedError):
+    """Calls come faster than this caller may make them."""
+
+    reason = "RATE_LIMITED"
     retryable = True
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 import grpc
 
+from model_hosts.sdk import request_id
 from model_hosts.sdk.cancellation import Cancelled
 from model_hosts.sdk.errors import HostError, RichStatus
 
@@ -20,6 +22,7 @@ else:
     _Interceptor = grpc.ServerInterceptor
 
 _log = logging.getLogger(__name__)
+_ASKED_OFTEN = "/viseme.host.v1.HostService/"
 
 _STOPPING = HostError(
     grpc.StatusCode.UNAVAILABLE, "HOST_LOST", "The model host is stopping; try again in a moment."
@@ -71,7 +74,7 @@ class CallGuard(_Interceptor):
             )
 
             def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-                with self._call(method, context):
+                with request_id.naming(context), self._call(method, context):
                     yield from inner(request, context)
 
             make = (
@@ -83,7 +86,7 @@ class CallGuard(_Interceptor):
         inner = getattr(handler, "stream_unary" if handler.request_streaming else "unary_unary")
 
         def single(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._call(method, context):
+            with request_id.naming(context), self._call(method, context):
                 return inner(request, context)
 
         make = (
@@ -98,8 +101,11 @@ class CallGuard(_Interceptor):
         refusal = self._enter()
         if refusal is not None:
             context.abort_with_status(RichStatus(refusal))
+        began = time.monotonic()
         try:
             yield
+            if not method.startswith(_ASKED_OFTEN):
+                _log.info("%s: done in %.3f s", method, time.monotonic() - began)
         except HostError as error:
             _log.info("%s: %s %s: %s", method, error.code.name, error.reason, error.message)
             context.abort_with_status(RichStatus(error))

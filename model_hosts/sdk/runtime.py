@@ -28,6 +28,7 @@ from model_hosts.sdk.cancellation import cancel_all
 from model_hosts.sdk.door import open_door
 from model_hosts.sdk.host import DescribeServicer, Host
 from model_hosts.sdk.interceptor import CallGuard
+from model_hosts.sdk.request_id import RequestIdFilter
 
 PROTOCOL = 1
 _CALLS = 48
@@ -203,9 +204,11 @@ def _configure_logging() -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
-        format="%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s",
+        format="%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(request)s%(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RequestIdFilter())
 
 
 def _end_group() -> None:

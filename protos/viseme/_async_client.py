@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, AsyncGenerator, cast
 
-import grpc
-import grpc.aio
-
 from viseme import _messages as messages
 from viseme._admin import AsyncAdmin
 from viseme._avatars import AsyncAvatars
 from viseme._calls import async_errors
+from viseme._connection import Connection
 from viseme._ending import Ending
 from viseme._operations import AsyncOperations
 from viseme._types import Event, Fragment, RenderSummary, Reply
@@ -29,6 +27,11 @@ class AsyncClient:
     Args:
         address: `HOST:PORT` of the server.
         timeout: Seconds that short requests (not replies and renders) may take.
+        token: For a server that asks for one; None means what the environment says, see `viseme._connection`.
+        token_file: A file with the token, which nobody else may read; the same.
+        ca_file: PEM of the authority that signed the server's certificate; the same.
+        cert_file: PEM of the caller's own certificate, for servers that ask for one; the same.
+        key_file: PEM of its key; the same.
 
     Attributes:
         avatars: Makes, lists, imports, exports and deletes avatars.
@@ -36,9 +39,20 @@ class AsyncClient:
         admin: For the operator of the server.
     """
 
-    def __init__(self, address: str = messages.DEFAULT_ADDRESS, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        address: str = messages.DEFAULT_ADDRESS,
+        *,
+        timeout: float = 30.0,
+        token: str | None = None,
+        token_file: str | None = None,
+        ca_file: str | None = None,
+        cert_file: str | None = None,
+        key_file: str | None = None,
+    ) -> None:
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=messages.CHANNEL_OPTIONS)
+        connection = Connection(token, token_file, ca_file, cert_file, key_file)
+        self._channel = connection.async_channel(address, messages.CHANNEL_OPTIONS)
         self._dialogue = cast(
             "DialogueServiceAsyncStub", dialogue_pb2_grpc.DialogueServiceStub(self._channel)
         )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Generator
 
-import grpc
-
 from viseme import _messages as messages
 from viseme._admin import Admin
 from viseme._avatars import Avatars
 from viseme._calls import errors
+from viseme._connection import Connection
 from viseme._operations import Operations
 from viseme._types import Event, Fragment, RenderSummary, Reply
 from viseme._uploads import Upload
@@ -23,6 +22,11 @@ class Client:
     Args:
         address: `HOST:PORT` of the server.
         timeout: Seconds that short requests (not replies and renders) may take.
+        token: For a server that asks for one; None means what the environment says, see `viseme._connection`.
+        token_file: A file with the token, which nobody else may read; the same.
+        ca_file: PEM of the authority that signed the server's certificate; the same.
+        cert_file: PEM of the caller's own certificate, for servers that ask for one; the same.
+        key_file: PEM of its key; the same.
 
     Attributes:
         avatars: Makes, lists, imports, exports and deletes avatars.
@@ -30,9 +34,20 @@ class Client:
         admin: For the operator of the server.
     """
 
-    def __init__(self, address: str = messages.DEFAULT_ADDRESS, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        address: str = messages.DEFAULT_ADDRESS,
+        *,
+        timeout: float = 30.0,
+        token: str | None = None,
+        token_file: str | None = None,
+        ca_file: str | None = None,
+        cert_file: str | None = None,
+        key_file: str | None = None,
+    ) -> None:
         self.address = address
-        self._channel = grpc.insecure_channel(address, options=messages.CHANNEL_OPTIONS)
+        connection = Connection(token, token_file, ca_file, cert_file, key_file)
+        self._channel = connection.channel(address, messages.CHANNEL_OPTIONS)
         self._dialogue = dialogue_pb2_grpc.DialogueServiceStub(self._channel)
         self._rendering = render_pb2_grpc.RenderServiceStub(self._channel)
         self.avatars = Avatars(self._channel, address, timeout)

@@ -25,6 +25,8 @@ class VisemeError(Exception):
         retryable: Whether the very same request may succeed a little later.
         status: Name of the gRPC status, such as `INVALID_ARGUMENT`.
         metadata: Further facts, such as the name of the field.
+        request_id: Under which the server's logs tell of the request; empty when it did not get there.
+        retry_seconds: When a repeat may succeed, where the server says so.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class VisemeError(Exception):
         retryable: bool = False,
         status: str = "UNKNOWN",
         metadata: dict[str, str] | None = None,
+        request_id: str = "",
+        retry_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -44,6 +48,8 @@ class VisemeError(Exception):
         self.retryable = retryable
         self.status = status
         self.metadata = dict(metadata or {})
+        self.request_id = request_id
+        self.retry_seconds = retry_seconds
 
 
 def from_grpc(error: Any, address: str) -> VisemeError:
@@ -96,12 +102,16 @@ def from_status(status: Any) -> VisemeError:
 
 def _told(status: Any, message: str | None, name: str) -> VisemeError | None:
     """The error in a `google.rpc.Status`, or None where it is not one of viseme's."""
-    info, retryable = None, False
+    info, request_id, retry_seconds = None, "", None
     for detail in status.details:
         found = error_details_pb2.ErrorInfo()
         if detail.Is(found.DESCRIPTOR) and detail.Unpack(found) and found.domain == _DOMAIN:
             info = found
-        retryable = retryable or detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
+        retry, request = error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
+        if detail.Is(retry.DESCRIPTOR) and detail.Unpack(retry):
+            retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+        if detail.Is(request.DESCRIPTOR) and detail.Unpack(request):
+            request_id = request.request_id
     if info is None:
         return None
     metadata = dict(info.metadata)
@@ -109,7 +119,9 @@ def _told(status: Any, message: str | None, name: str) -> VisemeError | None:
         message or info.reason,
         reason=info.reason,
         fix=metadata.pop("fix", None),
-        retryable=retryable,
+        retryable=retry_seconds is not None,
         status=name,
         metadata=metadata,
+        request_id=request_id,
+        retry_seconds=retry_seconds,
     )

@@ -12,6 +12,7 @@ from typing import Any, Final
 from google.protobuf.empty_pb2 import Empty
 from viseme.v1 import avatar_pb2, avatar_pb2_grpc
 
+from server.access.caller import current
 from server.api.interceptors import Context
 from server.api.operations import operation_message
 from server.api.pages import page
@@ -31,9 +32,10 @@ from server.operations import avatar_work
 from server.operations.avatar_view import AvatarView
 from server.operations.desk import OperationDesk
 from server.operations.workplace import Workplaces
-from server.store.avatars import AvatarStore, bundle_too_large
+from server.store.avatars import bundle_too_large
 from server.store.paths import parse_resource_name, quoted
-from server.store.recordings import About, RecordingStore, consent_now
+from server.store.recordings import About, consent_now
+from server.store.tenants import Stores, TenantStores
 
 _PIECE_BYTES: Final = 256 * 1024
 _SIZES: Final = (256, 512)
@@ -46,8 +48,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
 
     Args:
         settings: Limits and deadlines.
-        avatars: Avatars that can be rendered.
-        recordings: What avatars are made of.
+        stores: Avatars that can be rendered, and what they are made of.
         desk: Accepts operations.
         scratch: Directory for bundles on their way in or out.
         workplaces: What the blob store holds of avatars.
@@ -57,16 +58,13 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         self,
         *,
         settings: Settings,
-        avatars: AvatarStore,
-        recordings: RecordingStore,
+        stores: TenantStores,
         desk: OperationDesk,
         scratch: Path,
         workplaces: Workplaces,
     ) -> None:
         self._settings = settings
-        self._avatars = avatars
-        self._recordings = recordings
-        self._view = AvatarView(avatars, recordings)
+        self._stores = stores
         self._desk = desk
         self._scratch = scratch
         self._workplaces = workplaces
@@ -81,7 +79,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         self, request: avatar_pb2.ListAvatarsRequest, context: Context
     ) -> avatar_pb2.ListAvatarsResponse:
         """Lists the avatars, ordered by name."""
-        names = await asyncio.to_thread(self._view.names)
+        names = await asyncio.to_thread(lambda: AvatarView(self._mine).names())
         given, token = page(names, str, request.page_size, request.page_token)
         messages = await asyncio.to_thread(lambda: [self._message(name) for name in given])
         return avatar_pb2.ListAvatarsResponse(avatars=messages, next_page_token=token)
@@ -90,18 +88,19 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         self, request_iterator: AsyncIterator[avatar_pb2.ImportAvatarRequest], context: Context
     ) -> avatar_pb2.Avatar:
         """Takes a bundle (.zip) and stores it under a new name."""
-        pieces = Pieces(request_iterator, self._settings.deadlines.upload)
+        pieces = Pieces(request_iterator, self._settings)
         metadata = await pieces.metadata()
         # A name that is taken is told before the bundle is uploaded.
         await asyncio.to_thread(self._check_new_name, metadata.avatar_id)
         limit = self._settings.limits.max_bundle_bytes
         with tempfile.NamedTemporaryFile(dir=self._scratch, prefix="import-", suffix=".zip") as file:
             await pieces.save(file, limit, bundle_too_large(limit))
-            stored = await asyncio.to_thread(self._avatars.import_zip, Path(file.name), metadata.avatar_id)
+            stores = self._mine
+            stored = await asyncio.to_thread(stores.avatars.import_zip, Path(file.name), metadata.avatar_id)
         try:
             await self._workplaces.keep_bundle(stored)
         except VisemeError:
-            await asyncio.to_thread(self._avatars.delete, stored.name)
+            await asyncio.to_thread(stores.avatars.delete, stored.name)
             raise
         return await asyncio.to_thread(self._message, stored.name)
 
@@ -110,7 +109,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
     ) -> AsyncIterator[avatar_pb2.ExportAvatarResponse]:
         """Gives an avatar as a bundle (.zip)."""
         with tempfile.NamedTemporaryFile(dir=self._scratch, prefix="export-", suffix=".zip") as file:
-            await asyncio.to_thread(self._avatars.export_zip, request.name, Path(file.name))
+            await asyncio.to_thread(self._mine.avatars.export_zip, request.name, Path(file.name))
             while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
                 yield avatar_pb2.ExportAvatarResponse(data=piece)
 
@@ -118,12 +117,13 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         self, request: avatar_pb2.DeleteAvatarRequest, context: Context
     ) -> Empty:
         """Deletes an avatar, its recording and what is being done to it."""
-        await self._desk.cancel_on(request.name)
+        stores = self._mine
+        await self._desk.cancel_on(request.name, current().tenant)
         identifier = parse_resource_name(request.name, "avatars").id
-        await self._workplaces.forget(self._avatars, identifier)
-        recorded = await asyncio.to_thread(self._recordings.delete, identifier)
+        await self._workplaces.forget(stores.avatars, identifier)
+        recorded = await asyncio.to_thread(stores.recordings.delete, identifier)
         try:
-            await asyncio.to_thread(self._avatars.delete, request.name)
+            await asyncio.to_thread(stores.avatars.delete, request.name)
         except AvatarNotFound:
             if not recorded:
                 raise
@@ -133,16 +133,17 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         self, request_iterator: AsyncIterator[avatar_pb2.CreateAvatarRequest], context: Context
     ) -> Any:
         """Takes a video of a person and prepares it for training."""
-        pieces = Pieces(request_iterator, self._settings.deadlines.upload)
+        pieces = Pieces(request_iterator, self._settings)
         metadata = await pieces.metadata()
         name = str(parse_resource_name(f"avatars/{metadata.avatar_id}", "avatars"))
-        if known := await self._desk.known(avatar_work.CREATE, metadata, metadata.request_id):
+        tenant, recordings = current().tenant, self._mine.recordings
+        if known := await self._desk.known(avatar_work.CREATE, metadata, metadata.request_id, tenant):
             return operation_message(known)
         self._check_creation(metadata)
         replace = await asyncio.to_thread(self._may_replace, name)
         limit = self._settings.limits.max_video_bytes
         # Without waiting: a caller who goes away meanwhile must leave nothing.
-        incoming = self._recordings.incoming()
+        incoming = recordings.incoming()
         try:
             with (incoming / "video").open("wb") as file:
                 too_large = VideoTooLarge(
@@ -164,13 +165,15 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
                 default_voice=metadata.default_voice,
                 consent_time=consent_now(),
             )
-            place = self._recordings.place
+            place = recordings.place
             await asyncio.to_thread(place, incoming, metadata.avatar_id, about, replace=replace)
         finally:
             await asyncio.to_thread(shutil.rmtree, incoming, ignore_errors=True)
         progress = Metadata(avatar=name, task=Metadata.TASK_PREPARE)
         return operation_message(
-            await self._desk.accept(avatar_work.CREATE, name, metadata, progress, metadata.request_id)
+            await self._desk.accept(
+                avatar_work.CREATE, name, metadata, progress, metadata.request_id, owner=tenant
+            )
         )
 
     async def TrainAvatar(  # noqa: N802 (named by the proto)
@@ -181,9 +184,9 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
             raise FieldRequired("name is required.", field="name")
         identifier = parse_resource_name(request.name, "avatars").id
         _check_training(request)
-        recording = await asyncio.to_thread(self._recordings.get, identifier)
+        recording = await asyncio.to_thread(self._mine.recordings.get, identifier)
         if recording is None:
-            await asyncio.to_thread(self._avatars.get, request.name)
+            await asyncio.to_thread(self._mine.avatars.get, request.name)
             raise AvatarNotFound(
                 f"{request.name} has no recording that it could be trained from.",
                 fix="viseme avatars create NAME --video FILE",
@@ -198,7 +201,9 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
             )
         progress = Metadata(avatar=request.name, task=Metadata.TASK_TRAIN)
         return operation_message(
-            await self._desk.accept(avatar_work.TRAIN, request.name, request, progress, request.request_id)
+            await self._desk.accept(
+                avatar_work.TRAIN, request.name, request, progress, request.request_id, owner=current().tenant
+            )
         )
 
     async def GetAvatarPreview(  # noqa: N802 (named by the proto)
@@ -206,7 +211,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
     ) -> avatar_pb2.AvatarPreview:
         """Returns the latest picture of an avatar in the making."""
         identifier = parse_resource_name(request.name, "avatars").id
-        recording = await asyncio.to_thread(self._recordings.get, identifier)
+        recording = await asyncio.to_thread(self._mine.recordings.get, identifier)
         picture = None if recording is None else await asyncio.to_thread(recording.latest_picture)
         if picture is None:
             raise PreviewNotFound(f"There is no picture of {request.name} yet.", avatar=request.name)
@@ -214,11 +219,16 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         preview.create_time.FromNanoseconds(picture.stat().st_mtime_ns)
         return preview
 
+    @property
+    def _mine(self) -> Stores:
+        """The stores of whoever calls."""
+        return self._stores.of(current().tenant)
+
     def _message(self, name: str) -> avatar_pb2.Avatar:
-        return self._view.message(name, self._desk.latest(name))
+        return AvatarView(self._mine).message(name, self._desk.latest(name, current().tenant))
 
     def _check_new_name(self, identifier: str) -> None:
-        name = str(self._avatars.check_new_name(identifier))
+        name = str(self._mine.avatars.check_new_name(identifier))
         self._may_replace(name)
 
     def _may_replace(self, name: str) -> bool:
@@ -228,8 +238,8 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
             AvatarExists: There is an avatar, or a recording that is of use.
         """
         identifier = parse_resource_name(name, "avatars").id
-        self._avatars.check_new_name(identifier)
-        if self._recordings.get(identifier) is None:
+        self._mine.avatars.check_new_name(identifier)
+        if self._mine.recordings.get(identifier) is None:
             return False
         return self._message(name).state == avatar_pb2.Avatar.STATE_FAILED
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from viseme.v1 import dialogue_pb2, dialogue_pb2_grpc
 
+from server.access.caller import current
 from server.api.admission import Admission
 from server.api.interceptors import Context
 from server.api.messages import fragment_message, seconds, timing_message
@@ -30,7 +31,8 @@ from server.dialogue.hosts import HostAccess
 from server.dialogue.turn import Turn, TurnRequest
 from server.errors import FieldInvalid
 from server.media.decode import AudioDecoder
-from server.store.avatars import AvatarStore
+from server.stages import Stages
+from server.store.tenants import TenantStores
 
 Request = dialogue_pb2.ReplyRequest
 Response = dialogue_pb2.ReplyResponse
@@ -41,11 +43,12 @@ class DialogueServicer(dialogue_pb2_grpc.DialogueServiceServicer):
 
     Args:
         settings: Limits and deadlines.
-        avatars: Who can answer.
+        stores: Who can answer.
         hosts: The model hosts.
         answers: Who writes the answers.
         decoder: Reads recordings.
         admission: How many turns may run.
+        stages: Sees what they do.
         scratch: Directory for the files of running turns.
     """
 
@@ -53,27 +56,29 @@ class DialogueServicer(dialogue_pb2_grpc.DialogueServiceServicer):
         self,
         *,
         settings: Settings,
-        avatars: AvatarStore,
+        stores: TenantStores,
         hosts: HostAccess,
         answers: Answers,
         decoder: AudioDecoder,
         admission: Admission,
+        stages: Stages,
         scratch: Path,
     ) -> None:
         self._settings = settings
-        self._avatars = avatars
+        self._stores = stores
         self._hosts = hosts
         self._answers = answers
         self._decoder = decoder
         self._admission = admission
+        self._stages = stages
         self._scratch = scratch
 
     async def Reply(  # noqa: N802 (named by the proto)
         self, request_iterator: AsyncIterator[Request], context: Context
     ) -> AsyncIterator[Response]:
         """One voice note or typed text in; events and one finished MP4 out."""
-        with self._admission.admit():
-            upload: Upload[Request.Config] = Upload(request_iterator, self._settings.deadlines.upload)
+        with self._admission.admit(current().tenant):
+            upload: Upload[Request.Config] = Upload(request_iterator, self._settings)
             config = await upload.config()
             request = await self._request(config, upload)
 
@@ -88,9 +93,11 @@ class DialogueServicer(dialogue_pb2_grpc.DialogueServiceServicer):
                     emit=emit,
                 ).run()
 
-            async with aclosing(events_of(run)) as events:
-                async for event in events:
-                    yield _message(event)
+            with self._stages.watch("turn") as watch:
+                async with aclosing(events_of(run)) as events:
+                    async for event in events:
+                        watch.see(event)
+                        yield _message(event)
 
     async def _request(self, config: Request.Config, upload: Upload[Request.Config]) -> TurnRequest:
         """Checks the config, before anything is uploaded.
@@ -111,7 +118,7 @@ class DialogueServicer(dialogue_pb2_grpc.DialogueServiceServicer):
                 "The text is blank.", fix="Write what the avatar shall answer.", field="config.text"
             )
         sample_rate = pcm_rate(config)
-        avatar = await asyncio.to_thread(self._avatars.get, config.avatar)
+        avatar = await asyncio.to_thread(self._stores.of(current().tenant).avatars.get, config.avatar)
         return TurnRequest(
             avatar=avatar,
             said=None if config.text else upload.audio(),

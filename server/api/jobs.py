@@ -6,11 +6,13 @@ from typing import Any, Final
 
 from viseme.v1 import avatar_pb2, job_pb2, job_pb2_grpc
 
+from server.access.caller import current
 from server.api.interceptors import Context
 from server.api.operations import operation_message
 from server.errors import FieldInvalid
 from server.operations import avatar_work
 from server.operations.desk import OperationDesk
+from server.operations.owned import bare
 
 _LOG_LINES: Final = 100
 _MAX_LOG_LINES: Final = 10_000
@@ -31,12 +33,14 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         self, request: job_pb2.RetryOperationRequest, context: Context
     ) -> Any:
         """Does again what failed or was cancelled."""
-        record = await self._desk.get(request.name)
+        record = await self._desk.get(request.name, current().tenant)
         creates = record.kind == avatar_work.CREATE
         progress = Metadata(
-            avatar=record.target, task=Metadata.TASK_PREPARE if creates else Metadata.TASK_TRAIN
+            avatar=bare(record.target), task=Metadata.TASK_PREPARE if creates else Metadata.TASK_TRAIN
         )
-        return operation_message(await self._desk.retry(request.name, progress, request.request_id))
+        return operation_message(
+            await self._desk.retry(request.name, progress, request.request_id, current().tenant)
+        )
 
     async def GetOperationLog(  # noqa: N802 (named by the proto)
         self, request: job_pb2.GetOperationLogRequest, context: Context
@@ -45,6 +49,8 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         if request.lines < 0:
             raise FieldInvalid("lines must not be negative.", field="lines")
         response = job_pb2.GetOperationLogResponse()
-        for line in await self._desk.log(request.name, min(request.lines or _LOG_LINES, _MAX_LOG_LINES)):
+        for line in await self._desk.log(
+            request.name, min(request.lines or _LOG_LINES, _MAX_LOG_LINES), current().tenant
+        ):
             response.lines.add(text=line.text).time.FromNanoseconds(int(line.time * 1e9))
         return response

@@ -9,6 +9,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from viseme.v1 import avatar_pb2
 
+from server.access.caller import current
 from server.api.interceptors import Context
 from server.api.pages import invalid_token, last_given, next_token, page_size
 from server.errors import FieldInvalid, FieldRequired
@@ -34,7 +35,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         self, request: Any, context: Context
     ) -> Any:
         """Returns one operation."""
-        return operation_message(await self._desk.get(_named(request)))
+        return operation_message(await self._desk.get(_named(request), current().tenant))
 
     async def ListOperations(  # noqa: N802 (named by the proto)
         self, request: Any, context: Context
@@ -49,7 +50,9 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         if not last.isdecimal():
             raise invalid_token()
         # One more tells whether there is another page.
-        records = await self._desk.page(int(last), size + 1, done=_FILTERS[request.filter])
+        records = await self._desk.page(
+            int(last), size + 1, owner=current().tenant, done=_FILTERS[request.filter]
+        )
         given = records[:size]
         return operations_pb2.ListOperationsResponse(
             operations=[operation_message(record) for record in given],
@@ -60,7 +63,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         self, request: Any, context: Context
     ) -> Empty:
         """Cancels an operation."""
-        await self._desk.cancel(_named(request))
+        await self._desk.cancel(_named(request), current().tenant)
         return Empty()
 
     async def WaitOperation(  # noqa: N802 (named by the proto)
@@ -70,13 +73,13 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         seconds = _MOST_WAIT_SECONDS
         if request.HasField("timeout"):
             seconds = min(max(0.0, request.timeout.ToTimedelta().total_seconds()), _MOST_WAIT_SECONDS)
-        return operation_message(await self._desk.wait(_named(request), seconds))
+        return operation_message(await self._desk.wait(_named(request), seconds, current().tenant))
 
     async def DeleteOperation(  # noqa: N802 (named by the proto)
         self, request: Any, context: Context
     ) -> Empty:
         """Forgets an operation that is done."""
-        await self._desk.delete(_named(request))
+        await self._desk.delete(_named(request), current().tenant)
         return Empty()
 
 

@@ -8,7 +8,8 @@ from typing import IO, Any, Final, Generic, TypeVar
 
 from viseme.v1 import avatar_pb2
 
-from server.api.streams import next_in_time
+from server.api.streams import Paced
+from server.config import Settings
 from server.errors import FieldInvalid, FieldRequired, VisemeError
 from server.media.spool import disk_full_as_error
 
@@ -21,12 +22,11 @@ class Pieces(Generic[Request]):
 
     Args:
         requests: The stream.
-        gap_seconds: Longest time between two of them.
+        settings: How slow it may be.
     """
 
-    def __init__(self, requests: AsyncIterator[Request], gap_seconds: float) -> None:
-        self._requests: AsyncIterator[Request] = aiter(requests)
-        self._gap_seconds = gap_seconds
+    def __init__(self, requests: AsyncIterator[Request], settings: Settings) -> None:
+        self._requests: Paced[Request] = Paced(requests, settings)
 
     async def metadata(self) -> Any:
         """The first request's.
@@ -34,7 +34,7 @@ class Pieces(Generic[Request]):
         Raises:
             FieldRequired: It is something else.
         """
-        first = await self._next()
+        first = await self._requests.next()
         if first is None or first.WhichOneof("payload") != "metadata":
             raise FieldRequired("metadata is required, and must be the first message.", field="metadata")
         return first.metadata
@@ -50,7 +50,7 @@ class Pieces(Generic[Request]):
         """
         size = 0
         waiting = bytearray()
-        while (request := await self._next()) is not None:
+        while (request := await self._requests.next()) is not None:
             if request.WhichOneof("payload") != "data":
                 raise FieldInvalid("metadata may be sent only once.", field="metadata")
             size += len(request.data)
@@ -68,6 +68,3 @@ class Pieces(Generic[Request]):
         with disk_full_as_error():
             await asyncio.to_thread(file.write, bytes(waiting))
         waiting.clear()
-
-    async def _next(self) -> Request | None:
-        return await next_in_time(self._requests, self._gap_seconds)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from google.protobuf.message import Message as ProtoMessage
 from viseme.v1 import dialogue_pb2, media_pb2, render_pb2
 
+from server.config import Settings
 from server.dialogue.events import Emit, Event
 from server.errors import FieldInvalid, FieldRequired, StageTimeout
 from server.media.resample import MAX_RATE, MIN_RATE
@@ -16,6 +19,7 @@ from server.media.resample import MAX_RATE, MIN_RATE
 _WAITING_EVENTS = 16
 
 Request = TypeVar("Request")
+Message = TypeVar("Message", bound=ProtoMessage)
 Config = TypeVar("Config", dialogue_pb2.ReplyRequest.Config, render_pb2.StreamRenderRequest.Config)
 
 
@@ -24,16 +28,15 @@ class Upload(Generic[Config]):
 
     Args:
         requests: The stream, of messages with `config` and `audio`.
-        gap_seconds: Longest time between two of them.
+        settings: How slow it may be.
     """
 
     def __init__(
         self,
         requests: AsyncIterator[dialogue_pb2.ReplyRequest | render_pb2.StreamRenderRequest],
-        gap_seconds: float,
+        settings: Settings,
     ) -> None:
-        self._requests = aiter(requests)
-        self._gap_seconds = gap_seconds
+        self._requests = Paced(requests, settings)
 
     async def config(self) -> Config:
         """The first request.
@@ -41,7 +44,7 @@ class Upload(Generic[Config]):
         Raises:
             FieldRequired: It is something else.
         """
-        first = await self._next()
+        first = await self._requests.next()
         if first is None or first.WhichOneof("payload") != "config":
             raise FieldRequired("config is required, and must be the first message.", field="config")
         return first.config  # type: ignore[return-value]  # which of the two, the caller's annotation says
@@ -53,13 +56,46 @@ class Upload(Generic[Config]):
             FieldInvalid: Another config is among them.
             StageTimeout: The next one does not come.
         """
-        while (request := await self._next()) is not None:
+        while (request := await self._requests.next()) is not None:
             if request.WhichOneof("payload") == "config":
                 raise FieldInvalid("config may be sent only once.", field="config")
             yield request.audio
 
-    async def _next(self) -> dialogue_pb2.ReplyRequest | render_pb2.StreamRenderRequest | None:
-        return await next_in_time(self._requests, self._gap_seconds)
+
+class Paced(Generic[Message]):
+    """A stream of requests that must keep coming: no gap may be too long, nor all of it too slow.
+
+    Only the time that is spent waiting counts, so whoever is held back by the server is never too slow.
+
+    Args:
+        requests: The stream.
+        settings: How slow it may be.
+    """
+
+    def __init__(self, requests: AsyncIterator[Message], settings: Settings) -> None:
+        self._requests = aiter(requests)
+        self._gap_seconds = settings.deadlines.upload
+        self._slowest = settings.limits.min_upload_bytes_per_second
+        self._waited = 0.0
+        self._size = 0
+
+    async def next(self) -> Message | None:
+        """The next request; None at the end.
+
+        Raises:
+            StageTimeout: It does not come in time, or all of them come too slowly.
+        """
+        began = time.monotonic()
+        request = await next_in_time(self._requests, self._gap_seconds)
+        self._waited += time.monotonic() - began
+        if request is None:
+            return None
+        self._size += request.ByteSize()
+        if self._waited > self._gap_seconds and self._size < self._slowest * self._waited:
+            raise StageTimeout(
+                f"The upload is too slow: {self._size} bytes in {self._waited:.0f} s.", stage="upload"
+            )
+        return request
 
 
 async def next_in_time(requests: AsyncIterator[Request], seconds: float) -> Request | None:

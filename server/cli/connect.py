@@ -33,7 +33,9 @@ def connected(address: str, *, local: bool, config: Path | None) -> Iterator[Cli
             from server.cli.local import local_server
 
             address = stack.enter_context(local_server(config))
-        client = stack.enter_context(Client(address))
+            client = stack.enter_context(Client(address, token="", ca_file=""))
+        else:
+            client = stack.enter_context(Client(address))
         try:
             yield client
         except VisemeError as error:

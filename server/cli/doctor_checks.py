@@ -52,6 +52,9 @@ class Check:
 
 def run_checks(settings: Settings, preparation: Preparation) -> Iterator[Check]:
     """All checks, one by one as they are done."""
+    # It makes checks of this module's kind.
+    from server.cli.doctor_exposure import exposure_checks
+
     missing = preparation.missing(preparation.serving_hosts())
     needed = missing.download_bytes + ENVIRONMENT_BYTES * len(missing.environments)
     yield python_version()
@@ -80,6 +83,7 @@ def run_checks(settings: Settings, preparation: Preparation) -> Iterator[Check]:
     yield index
     yield avatar(settings.default_avatar, settings.home)
     yield port(settings.listen)
+    yield from exposure_checks(settings)
     yield from gpus()
     yield language_models(settings)
 

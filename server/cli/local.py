@@ -54,7 +54,7 @@ def _wait_for_models(address: str, settings: Settings) -> None:
     if settings.llm.embedded and not settings.llm.providers:
         wanted.add(f"hosts/{names.chat}")
     give_up = time.monotonic() + LOAD_SECONDS
-    with Client(address) as client, ProgressDisplay() as progress:
+    with Client(address, token="", ca_file="") as client, ProgressDisplay() as progress:
         while time.monotonic() < give_up:
             hosts = [host for host in client.admin.hosts() if host.name in wanted]
             states = [host.state for host in hosts]

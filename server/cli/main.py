@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from server.cli.commands import (
     render,
     say,
     serve,
+    tokens,
     version,
 )
 from server.cli.failures import EPILOG
@@ -38,6 +40,7 @@ app.add_typer(avatars.app, name="avatars")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(hosts.app, name="hosts")
 app.add_typer(assets.app, name="assets")
+app.add_typer(tokens.app, name="tokens")
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 
@@ -53,11 +56,27 @@ def viseme(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VISEME_TOKEN_FILE", metavar="FILE", help="Token for the server, in a file of yours alone."
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VISEME_CA_FILE", metavar="FILE", help="Authority of the server's certificate, PEM."
+        ),
+    ] = None,
 ) -> None:
     """Talking avatars on your own machine: send a voice note, get a video that answers.
 
     Begin with [bold]viseme demo[/]. If it does not work, ask [bold]viseme doctor[/].
     """
+    # The client library looks there, whichever command it works for.
+    for name, file in (("VISEME_TOKEN_FILE", token_file), ("VISEME_CA_FILE", ca_file)):
+        if file is not None:
+            os.environ[name] = str(file)
 
 
 def main() -> None:

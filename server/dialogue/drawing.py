@@ -15,6 +15,7 @@ from server.dialogue.concurrency import together
 from server.dialogue.events import FragmentDrawn
 from server.errors import InternalError, StageTimeout
 from server.host_calls import calling, renderer
+from server.request_id import host_metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ async def draw(
         VisemeError: What else the host reported.
     """
     # Without an iterator the requests are written one by one; the type stubs know only the other way.
-    call = renderer(channel).Render()  # type: ignore[call-arg]
+    call = renderer(channel).Render(metadata=host_metadata())  # type: ignore[call-arg]
     ending = Ending(call)
     summaries: list[host_pb2.RenderResponse.Summary] = []
 

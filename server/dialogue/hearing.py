@@ -16,6 +16,7 @@ from server.dialogue.events import Heard
 from server.errors import AudioEmpty, AudioSilent, AudioTooLong, StageTimeout
 from server.host_calls import calling, transcriber
 from server.media.resample import PcmResampler
+from server.request_id import host_metadata
 
 _PIECE_SAMPLES: Final = 16000 * 10
 _SAY_IT_AGAIN: Final = "Record it again, a little louder or closer to the microphone."
@@ -69,7 +70,7 @@ async def transcribe(
         StageTimeout: It took too long.
         VisemeError: What else the host reported.
     """
-    call = transcriber(channel).Transcribe()  # type: ignore[call-arg]  # as in drawing.draw
+    call = transcriber(channel).Transcribe(metadata=host_metadata())  # type: ignore[call-arg]  # as in drawing
     ending = Ending(call)
     final = host_pb2.TranscribeResponse()
     try:

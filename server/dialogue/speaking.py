@@ -10,6 +10,7 @@ from viseme.host.v1 import host_pb2
 
 from server.errors import StageTimeout, VoiceNotFound
 from server.host_calls import calling, synthesizer
+from server.request_id import host_metadata
 from server.store.paths import parse_resource_name
 
 
@@ -90,7 +91,7 @@ async def synthesize(
         VisemeError: What else the host reported.
     """
     request = host_pb2.SynthesizeRequest(text=text, voice=voice.id, language=voice.language)
-    call = synthesizer(channel).Synthesize(request)
+    call = synthesizer(channel).Synthesize(request, metadata=host_metadata())
     pieces = aiter(call)
     try:
         while True:

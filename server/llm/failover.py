@@ -7,7 +7,8 @@ stream breaks off later, what was written stands and the answer is marked as tru
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -59,6 +60,7 @@ class Failover:
         prepare_seconds: Longest time to make a provider ready.
         first_token_seconds: From the request to the first token with text in it.
         gap_seconds: Between two tokens.
+        begun: Is told which provider gave its first token, and after how many seconds.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class Failover:
         prepare_seconds: float,
         first_token_seconds: float,
         gap_seconds: float,
+        begun: Callable[[str, float], None] = lambda _provider, _seconds: None,
     ) -> None:
         self._providers = tuple(providers)
         self._manner = manner
         self._prepare_seconds = prepare_seconds
         self._first_token_seconds = first_token_seconds
         self._gap_seconds = gap_seconds
+        self._begun = begun
 
     @property
     def names(self) -> list[str]:
@@ -94,11 +98,13 @@ class Failover:
         """
         problems: list[tuple[str, ProviderFailed]] = []
         for provider in self._providers:
+            asked = time.monotonic()
             try:
                 async with aclosing(self._first_then_rest(provider, question)) as pieces:
                     async for piece in pieces:
                         if not answer.provider:
                             answer.provider = provider.name
+                            self._begun(provider.name, time.monotonic() - asked)
                             answer.max_sentences = self._manner_of(provider).max_sentences
                         yield piece
                     return

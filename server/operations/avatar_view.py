@@ -10,9 +10,10 @@ from viseme.v1 import avatar_pb2
 
 from server.errors import AvatarNotReady
 from server.operations.store import OperationRecord
-from server.store.avatars import AvatarStore, StoredAvatar
+from server.store.avatars import StoredAvatar
 from server.store.paths import parse_resource_name
-from server.store.recordings import RecordingStore, StoredRecording
+from server.store.recordings import StoredRecording
+from server.store.tenants import Stores
 
 Avatar = avatar_pb2.Avatar
 
@@ -21,13 +22,12 @@ class AvatarView:
     """Makes the messages of avatars.
 
     Args:
-        avatars: Those that can be rendered.
-        recordings: Those that are being made, and what the others were made of.
+        stores: Those that can be rendered, and what they and those that are being made are made of.
     """
 
-    def __init__(self, avatars: AvatarStore, recordings: RecordingStore) -> None:
-        self._avatars = avatars
-        self._recordings = recordings
+    def __init__(self, stores: Stores) -> None:
+        self._avatars = stores.avatars
+        self._recordings = stores.recordings
 
     def names(self) -> Sequence[str]:
         """`avatars/ID` of all, in order."""

@@ -19,12 +19,14 @@ from server.dialogue.hosts import HostAccess
 from server.errors import AvatarNotFound, ClipRefused, InternalError
 from server.host_calls import calling, trainer
 from server.operations.avatar_view import AvatarView
+from server.operations.owned import bare
 from server.operations.runner import Report
 from server.operations.store import OperationRecord
 from server.operations.workplace import Training, Workplaces
-from server.store.avatars import AvatarStore
+from server.request_id import host_metadata
 from server.store.paths import parse_resource_name
-from server.store.recordings import Finding, RecordingStore, StoredRecording
+from server.store.recordings import Finding, StoredRecording
+from server.store.tenants import Stores, TenantStores
 
 CREATE: Final = "create"
 TRAIN: Final = "train"
@@ -40,9 +42,8 @@ class AvatarWork:
     Args:
         hosts: The model hosts.
         host: Name of the train host.
-        avatars: Where finished avatars go.
-        recordings: What they are made of.
-        workplaces: Where they are made.
+        stores: What avatars are made of, and where finished ones go.
+        workplaces: Where avatars are made.
         fetch: Installs the model files of the train host that are missing. Blocks.
     """
 
@@ -51,16 +52,14 @@ class AvatarWork:
         *,
         hosts: HostAccess,
         host: str,
-        avatars: AvatarStore,
-        recordings: RecordingStore,
+        stores: TenantStores,
         workplaces: Workplaces,
         fetch: Callable[[], None] = lambda: None,
     ) -> None:
         self._hosts = hosts
         self._fetch = fetch
         self._host = host
-        self._avatars = avatars
-        self._recordings = recordings
+        self._stores = stores
         self._workplaces = workplaces
 
     async def create(self, record: OperationRecord, report: Report) -> Message:
@@ -70,7 +69,7 @@ class AvatarWork:
         progress = _begun(record)
         if record.attempt == 1:
             # What the blob store may have under this name is of another video.
-            await self._workplaces.forget(self._avatars, recording.identifier)
+            await self._workplaces.forget(self._of(record).avatars, recording.identifier)
         await self._prepare(recording, _Reporter(progress, report, 0, _PREPARING if request.train else 1))
         if request.train:
             await self._train(record, request.training, _Reporter(progress, report, _PREPARING, 1))
@@ -92,7 +91,8 @@ class AvatarWork:
             call = trainer(channel).Prepare(
                 host_pb2.PrepareRequest(
                     video=place.video, recording=place.recording, size=recording.about.size
-                )
+                ),
+                metadata=host_metadata(),
             )
             try:
                 async with calling(self._host):
@@ -136,7 +136,7 @@ class AvatarWork:
                     recording, bundle, await self._hosts.site(self._host), _turn(record)
                 ) as there,
             ):
-                call = trainer(channel).Train(_request(recording, wanted, there))
+                call = trainer(channel).Train(_request(recording, wanted, there), metadata=host_metadata())
                 try:
                     async with calling(self._host):
                         async for response in call:
@@ -145,7 +145,7 @@ class AvatarWork:
                     call.cancel()
                 if not done:
                     raise InternalError(f"The {self._host} host ended before the avatar was trained.")
-            avatar = self._avatars.place(bundle, recording.identifier)
+            avatar = self._of(record).avatars.place(bundle, recording.identifier)
             await self._workplaces.keep_bundle(avatar)
             recording.keep_trained_by(record.id)
             # The next training starts anew, whatever it is asked to do.
@@ -166,14 +166,17 @@ class AvatarWork:
         yield channel
 
     def _recording(self, record: OperationRecord) -> StoredRecording:
-        identifier = parse_resource_name(record.target, "avatars").id
-        recording = self._recordings.get(identifier)
+        name = bare(record.target)
+        recording = self._of(record).recordings.get(parse_resource_name(name, "avatars").id)
         if recording is None:
-            raise AvatarNotFound(f"There is no recording for {record.target} any more.", avatar=record.target)
+            raise AvatarNotFound(f"There is no recording for {name} any more.", avatar=name)
         return recording
 
     def _avatar(self, record: OperationRecord) -> Message:
-        return AvatarView(self._avatars, self._recordings).message(record.target, record, done=True)
+        return AvatarView(self._of(record)).message(bare(record.target), record, done=True)
+
+    def _of(self, record: OperationRecord) -> Stores:
+        return self._stores.of(record.owner)
 
 
 def _turn(record: OperationRecord) -> str:

@@ -14,10 +14,12 @@ from server.error_status import status_message
 from server.errors import (
     AvatarBusy,
     OperationCancelled,
+    OperationNotFound,
     OperationSucceeded,
     OperationUnfinished,
     RequestIdReused,
 )
+from server.operations.owned import bare, owned
 from server.operations.runner import OperationRunner
 from server.operations.store import Acceptance, LogLine, OperationRecord, OperationStore, Priority
 
@@ -71,7 +73,7 @@ class OperationDesk:
             request: The request.
             metadata: The progress before it begins, with a `create_time`.
             request_id: The caller's id of the request, or empty.
-            owner: The tenant who asks, or empty.
+            owner: The tenant whose resource it is, or empty.
             priority: Class of the work.
 
         Raises:
@@ -83,7 +85,7 @@ class OperationDesk:
         return await self._accept(
             Acceptance(
                 kind=kind,
-                target=target,
+                target=owned(target, owner),
                 request=_serialised(request),
                 metadata=metadata.SerializeToString(),
                 request_id=request_id,
@@ -92,13 +94,14 @@ class OperationDesk:
             )
         )
 
-    async def retry(self, name: str, metadata: Message, request_id: str) -> OperationRecord:
+    async def retry(self, name: str, metadata: Message, request_id: str, owner: str = "") -> OperationRecord:
         """Accepts a new operation that does what one should have done that failed or was cancelled.
 
         Args:
             name: The one that failed.
             metadata: As for `accept`.
             request_id: As for `accept`.
+            owner: As for `accept`.
 
         Raises:
             OperationNotFound: There is none of this name.
@@ -106,7 +109,7 @@ class OperationDesk:
             OperationSucceeded: It did not fail.
             AvatarBusy: As for `accept`.
         """
-        record = await self.get(name)
+        record = await self.get(name, owner)
         if record.state != "done":
             raise OperationUnfinished(f"{name} is still under way.", fix=f"viseme jobs cancel {record.id}")
         if record.error is None:
@@ -125,17 +128,24 @@ class OperationDesk:
         )
 
     async def _accept(self, wanted: Acceptance) -> OperationRecord:
-        record = await asyncio.to_thread(self._store.accept, wanted)
+        try:
+            record = await asyncio.to_thread(self._store.accept, wanted)
+        except AvatarBusy:
+            raise _busy(bare(wanted.target)) from None
         self._runner.wake()
         return record
 
-    async def get(self, name: str) -> OperationRecord:
+    async def get(self, name: str, owner: str = "") -> OperationRecord:
         """The operation of a name.
 
         Raises:
-            OperationNotFound: There is none.
+            OperationNotFound: The tenant has none.
         """
-        return await asyncio.to_thread(self._store.get, name)
+        record = await asyncio.to_thread(self._store.get, name)
+        if record.owner != owner:
+            # In the words of one that does not exist: nobody learns what others have.
+            raise OperationNotFound(f"There is no operation {name}.", operation=name)
+        return record
 
     async def page(
         self, after: int, size: int, *, owner: str | None = None, done: bool | None = None
@@ -143,32 +153,30 @@ class OperationDesk:
         """Operations, oldest first; see `OperationStore.page`."""
         return await asyncio.to_thread(self._store.page, after, size, owner=owner, done=done)
 
-    async def log(self, name: str, lines: int) -> Sequence[LogLine]:
+    async def log(self, name: str, lines: int, owner: str = "") -> Sequence[LogLine]:
         """The last lines of the log of an operation, oldest first.
 
         Raises:
             OperationNotFound: There is none of this name.
         """
-        record = await self.get(name)
+        record = await self.get(name, owner)
         return await asyncio.to_thread(self._store.read_log, record, lines)
 
-    def latest(self, target: str) -> OperationRecord | None:
-        """The latest operation on a resource. Blocks."""
-        return self._store.latest(target)
+    def latest(self, target: str, owner: str = "") -> OperationRecord | None:
+        """The latest operation on a resource of a tenant. Blocks."""
+        return self._store.latest(owned(target, owner))
 
-    async def check_free(self, target: str) -> None:
+    async def check_free(self, target: str, owner: str = "") -> None:
         """Sees that nothing is under way on a resource.
 
         Raises:
             AvatarBusy: Something is.
         """
-        latest = await asyncio.to_thread(self._store.latest, target)
+        latest = await asyncio.to_thread(self.latest, target, owner)
         if latest is not None and latest.state != "done":
-            raise AvatarBusy(
-                f"Another operation is under way on {target}.", fix=f"viseme avatars watch {target}"
-            )
+            raise _busy(target)
 
-    async def wait(self, name: str, seconds: float) -> OperationRecord:
+    async def wait(self, name: str, seconds: float, owner: str = "") -> OperationRecord:
         """The operation when it is done, or as it is after so many seconds.
 
         Raises:
@@ -176,41 +184,49 @@ class OperationDesk:
         """
         end = time.monotonic() + seconds
         while True:
-            record = await self.get(name)
+            record = await self.get(name, owner)
             if record.state == "done" or time.monotonic() >= end:
                 return record
             await asyncio.sleep(min(_LOOK_SECONDS, max(0.0, end - time.monotonic())))
 
-    async def cancel(self, name: str) -> OperationRecord:
+    async def cancel(self, name: str, owner: str = "") -> OperationRecord:
         """Cancels an operation; nothing happens to one that is done.
 
         Raises:
             OperationNotFound: There is none of this name.
         """
-        record = await self.get(name)
+        record = await self.get(name, owner)
         error = status_message(OperationCancelled()).SerializeToString()
         await asyncio.to_thread(self._store.cancel, record, error)
         return record
 
-    async def cancel_on(self, target: str) -> None:
+    async def cancel_on(self, target: str, owner: str = "") -> None:
         """Cancels what is under way on a resource, and waits until it has ended."""
-        latest = await asyncio.to_thread(self._store.latest, target)
+        latest = await asyncio.to_thread(self.latest, target, owner)
         if latest is not None and latest.state != "done":
-            await self.cancel(latest.name)
-            await self.wait(latest.name, _CANCEL_SECONDS)
+            await self.cancel(latest.name, owner)
+            await self.wait(latest.name, _CANCEL_SECONDS, owner)
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, owner: str = "") -> None:
         """Forgets an operation that is done.
 
         Raises:
             OperationNotFound: There is none of this name.
             OperationUnfinished: It is not done.
         """
-        record = await self.get(name)
+        record = await self.get(name, owner)
         if not await asyncio.to_thread(self._store.delete, record):
             raise OperationUnfinished(
-                f"{name} is still under way.", fix=f"viseme avatars cancel {record.target}"
+                f"{name} is still under way.", fix=f"viseme avatars cancel {bare(record.target)}"
             )
+
+
+def _busy(target: str) -> AvatarBusy:
+    return AvatarBusy(
+        f"Another operation is under way on {target}.",
+        fix=f"viseme avatars watch {target}",
+        resource=target,
+    )
 
 
 def _serialised(request: Message) -> bytes:

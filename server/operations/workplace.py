@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,15 @@ import structlog
 from server.errors import AvatarExists, BlobDamaged, BundleInvalid, FieldInvalid, InternalError, VisemeError
 from server.store.avatars import AvatarStore, StoredAvatar
 from server.store.keeper import Keeper
-from server.store.keys import bundle_key, bundles, everything, recording_key, training_key, video_key
+from server.store.keys import (
+    bundle_key,
+    bundles,
+    everything,
+    recording_key,
+    tenants,
+    training_key,
+    video_key,
+)
 from server.store.recordings import StoredRecording
 from server.store.site import Site
 from server.store.trees import TreeStore
@@ -153,16 +161,16 @@ class Workplaces:
         if self._trees is not None:
             await asyncio.to_thread(self._trees.publish, bundle_key(avatar), avatar.directory)
 
-    async def restore(self, avatars: AvatarStore) -> None:
+    async def restore(self, avatars_of: Callable[[str], AvatarStore]) -> None:
         """Fetches the bundles that the blob store has and this machine has not. Failures are logged.
 
         Args:
-            avatars: The store of their owner.
+            avatars_of: Gives the store of a tenant; the operator's name is empty.
         """
         if self._trees is None:
             return
         try:
-            await asyncio.to_thread(_restore, self._trees, avatars)
+            await asyncio.to_thread(_restore, self._trees, avatars_of)
         except VisemeError as error:
             _log.warning("bundles_not_restored", problem=error.message)
 
@@ -203,20 +211,26 @@ class Workplaces:
                     )
 
 
-def _restore(trees: TreeStore, avatars: AvatarStore) -> None:
+def _restore(trees: TreeStore, avatars_of: Callable[[str], AvatarStore]) -> None:
     trees.sweep()
-    for key in trees.keys(bundles(avatars.root)):
-        identifier = key.rpartition("/")[2]
-        try:
-            avatars.check_new_name(identifier)
-            with tempfile.TemporaryDirectory(prefix=".restore-", dir=avatars.root) as place:
-                trees.fetch(key, Path(place) / "bundle")
-                avatars.place(Path(place) / "bundle", identifier)
-            _log.info("bundle_restored", avatar=identifier)
-        except AvatarExists:
-            continue
-        except (BlobDamaged, BundleInvalid, FieldInvalid) as error:
-            _log.warning("bundle_not_restored", avatar=identifier, problem=error.message)
+    for tenant in ("", *tenants(trees.keys(""))):
+        avatars = avatars_of(tenant)
+        for key in trees.keys(bundles(avatars.root)):
+            _restore_bundle(trees, key, avatars)
+
+
+def _restore_bundle(trees: TreeStore, key: str, avatars: AvatarStore) -> None:
+    identifier = key.rpartition("/")[2]
+    try:
+        avatars.check_new_name(identifier)
+        with tempfile.TemporaryDirectory(prefix=".restore-", dir=avatars.root) as place:
+            trees.fetch(key, Path(place) / "bundle")
+            avatars.place(Path(place) / "bundle", identifier)
+        _log.info("bundle_restored", avatar=identifier)
+    except AvatarExists:
+        return
+    except (BlobDamaged, BundleInvalid, FieldInvalid) as error:
+        _log.warning("bundle_not_restored", avatar=identifier, problem=error.message)
 
 
 def _replace(trees: TreeStore, key: str, directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from server.store.avatars import StoredAvatar
@@ -56,6 +57,12 @@ def everything(root: Path, identifier: str) -> list[str]:
     """
     kinds = ("trainings", "recordings", "videos", "bundles")
     return [f"{owner(root)}{kind}/{identifier}" for kind in kinds]
+
+
+def tenants(keys: Iterable[str]) -> list[str]:
+    """The tenants that have something under these keys, in order."""
+    parts = (key.split("/", 2) for key in keys)
+    return sorted({part[1] for part in parts if part[0] == _TENANTS and len(part) == 3})
 
 
 def owner(root: Path) -> str:

@@ -98,12 +98,14 @@ class _Host:
         self.voices = ["af_heart", "bm_george", "zf_xiaobei"]
         self.findings: list[host_pb2.PrepareResponse.Finding] = []
         self.trained_steps: list[int] = []
+        self.request_ids: list[str] = []
 
     @asynccontextmanager
     async def call(self, context: Any) -> AsyncIterator[_Call]:
         plan = self.plan
         plan.calls += 1
         plan.running += 1
+        self.request_ids += [value for key, value in context.invocation_metadata() if key == "x-request-id"]
         try:
             call = _Call(self, context)
             await call.output()

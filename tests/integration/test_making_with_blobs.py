@@ -12,8 +12,8 @@ from google.longrunning import operations_pb2
 from viseme.v1 import avatar_pb2
 
 from server.operations.workplace import Workplaces
-from server.store.avatars import AvatarStore
 from server.store.blobs import BlobSettings, open_blobs
+from server.store.tenants import TenantStores
 from server.store.trees import TreeStore
 from tests.doubles.avatar import make_avatar
 from tests.integration.conftest import StartWorld, World
@@ -93,16 +93,13 @@ async def test_tenants_have_keys_of_their_own(tmp_path: Path, store: dict[str, s
     workplaces = Workplaces(TreeStore(open_blobs(BlobSettings(store["blobs"]))))
     limits = {"max_bundle_bytes": 1 << 20, "max_unpacked_bytes": 1 << 20}
     for machine in ("first", "second"):
-        stores = [
-            AvatarStore(tmp_path / machine / place / "avatars", **limits)
-            for place in ("store", "store/tenants/acme", "store/tenants/zenith")
-        ]
+        owned = TenantStores(tmp_path / machine / "store", **limits)
+        stores = [owned.of(tenant).avatars for tenant in ("", "acme", "zenith")]
         if machine == "first":
             for number, each in enumerate(stores[:2]):
                 make_avatar(count=60 + number, size=64, name="ada").write(tmp_path / f"bundle{number}")
                 await workplaces.keep_bundle(each.place(tmp_path / f"bundle{number}", "ada"))
-    for each in stores:
-        await workplaces.restore(each)
+    await workplaces.restore(lambda tenant: owned.of(tenant).avatars)
     counts = [[avatar.info.gaussian_count for avatar in each.list() if not avatar.builtin] for each in stores]
     assert counts == [[60], [61], []]
     await workplaces.forget(stores[0], "ada")

@@ -197,9 +197,9 @@ async def test_the_server_is_started_again_meanwhile(
 ) -> None:
     waited, wait = asyncio.Event(), OperationDesk.wait
 
-    async def told(desk: OperationDesk, name: str, seconds: float) -> OperationRecord:
+    async def told(desk: OperationDesk, name: str, seconds: float, owner: str) -> OperationRecord:
         waited.set()
-        return await wait(desk, name, seconds)
+        return await wait(desk, name, seconds, owner)
 
     # A client that has had no answer yet does not wait for the server: it asks for the wait after its first.
     monkeypatch.setattr(OperationDesk, "wait", told)

@@ -42,10 +42,11 @@ def test_order_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("listen = ", "not valid TOML"),
         ('lisen = "127.0.0.1:1"', "lisen"),
         ("[limits]\nmax_audio_seconds = -1", "limits.max_audio_seconds"),
-        ('listen = "0.0.0.0:50551"', "needs TLS"),
-        ('listen = "[::]:50551"', "needs TLS"),
-        ('listen = ":50551"', "every address"),
-        ('listen = "example.org:50551"', "needs TLS"),
+        ('listen = ":50551"', "HOST:PORT"),
+        ('[tls]\ncertificate = "c.pem"', "give both"),
+        ('[tls]\nclient_ca = "c.pem"', "client_ca needs"),
+        ('[observability]\nmetrics_listen = "0.0.0.0:9464"', "this machine only"),
+        ('[observability]\nmetrics_listen = "9464"', "HOST:PORT"),
         ('listen = "127.0.0.1"', "HOST:PORT"),
         ('listen = "127.0.0.1:99999"', "HOST:PORT"),
         ("threads = 0", "threads"),
@@ -69,3 +70,12 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.8.8.8:50551", "localhost:1", "[::1]:50551"])
 def test_loopback_is_allowed(listen: str) -> None:
     assert load_settings(listen=listen).listen == listen
+
+
+def test_a_server_of_one_command_is_plain_whatever_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "exposed.toml"
+    file.write_text('[access]\ntokens = true\n[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n')
+    exposed = load_settings(file)
+    assert exposed.access.tokens and exposed.tls.certificate == Path.cwd() / "c.pem"
+    plain = load_settings(file, access={"tokens": False}, tls={"certificate": "", "key": "", "client_ca": ""})
+    assert not plain.access.tokens and plain.tls.certificate is None

@@ -77,7 +77,7 @@ def demo(
         )
         from viseme import Client
 
-        client = stack.enter_context(Client(address))
+        client = stack.enter_context(Client(address, token="", ca_file=""))
         events = client.stream_reply(audio, text=text, avatar=name, fragments=False)
         reply, size, seconds = follow(events, target)
     if json:

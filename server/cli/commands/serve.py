@@ -39,13 +39,15 @@ def serve(
     from server.cli.settings import check_home, read_settings
     from server.logging import configure_logging
 
-    settings = read_settings(config, listen=listen)
+    # One of a single command answers that command only, on this machine.
+    plain = {"access": {"tokens": False}, "tls": {"certificate": "", "key": "", "client_ca": ""}}
+    settings = read_settings(config, listen=listen, **(plain if private else {}))
     check_home(settings)
     if warm:
         preparation = Preparation(settings)
         with ProgressDisplay() as progress:
             preparation.complete(preparation.missing(preparation.serving_hosts()), progress)
-    configure_logging()
+    configure_logging(json=settings.observability.json_logs)
 
     def ready(address: str) -> None:
         if private:

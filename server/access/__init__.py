@@ -1,0 +1,1 @@
+"""Who may call this server, and what: tokens, scopes, tenants, rates, the audit log."""
