@@ -123,8 +123,15 @@ class Scheduler:
         return True
 
     def resume(self, lease: Lease) -> Lease | None:
-        """An idle holder has something to do again: its new lease, or None when it was asked to leave."""
+        """An idle holder has something to do again.
+
+        Returns:
+            Its new lease; None when it was asked to leave, or has to wait for its quota as others have.
+        """
         if self.ledger.leases.get(lease.token) is not lease or lease.state is not LeaseState.IDLE:
+            return None
+        taken = lease.request.id in self._waiting.all or lease.request.id in self._running
+        if taken or not policy.within_quota(lease.request, self.ledger, self.rules):
             return None
         resumed = self.ledger.resume(lease, self._clock())
         self._running[resumed.request.id] = resumed

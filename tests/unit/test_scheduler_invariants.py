@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -77,7 +78,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     # What happens.
 
     @initialize(
-        sizes=st.lists(st.sampled_from([8, 24, 48]), min_size=0, max_size=4),
+        sizes=st.sampled_from([[48], [24, 48], [48, 48], [24, 24, 24], [8, 24, 48, 48], []]),
         capabilities=st.lists(st.sampled_from([(7, 5), (9, 0)]), min_size=4, max_size=4),
     )
     def begin(self, sizes: list[int], capabilities: list[tuple[int, int]]) -> None:
@@ -112,23 +113,50 @@ class SchedulerMachine(RuleBasedStateMachine):
         size=st.integers(0, 50),
         tenant=st.sampled_from(TENANTS),
         model=st.sampled_from(["", "a", "b"]),
-        pin=st.sampled_from(["auto"] * 6 + ["0", "GPU-1", "h100", "cpu"]),
-        capability=st.sampled_from([(0, 0)] * 4 + [(9, 0)]),
+        pin=st.sampled_from(["auto", "0", "GPU-1", "h100", "cpu"]),
+        capability=st.sampled_from([(0, 0), (9, 0)]),
         preemptible=st.booleans(),
     )
+    def submit_anything(self, **wanted: Any) -> None:
+        self.submit(**wanted)
+
+    @rule(
+        work=st.sampled_from([Class.EVALUATION, Class.TRAINING, Class.TRAINING]),
+        size=st.sampled_from([12, 20, 24, 40]),
+        tenant=st.sampled_from(TENANTS),
+    )
+    def submit_patient_work(self, **wanted: Any) -> None:
+        self.submit(**wanted, preemptible=True)
+
+    @rule(
+        work=st.sampled_from([Class.DIALOGUE, Class.RENDER]),
+        size=st.sampled_from([4, 10, 20, 30]),
+        model=st.sampled_from(["", "a", "b"]),
+        tenant=st.sampled_from(TENANTS),
+    )
+    def submit_urgent_work(self, **wanted: Any) -> None:
+        self.submit(**wanted)
+
     def submit(
         self,
         work: Class,
         size: int,
         tenant: str,
-        model: str,
-        pin: str,
-        capability: tuple[int, int],
-        preemptible: bool,
+        model: str = "",
+        pin: str = "auto",
+        capability: tuple[int, int] = (0, 0),
+        preemptible: bool = False,
     ) -> None:
         self.count += 1
         request = Request(
-            f"job/{self.count}", work, size, tenant, model, preemptible and work > Class.DIALOGUE, pin, capability
+            f"job/{self.count}",
+            work,
+            size,
+            tenant,
+            model,
+            preemptible and work > Class.DIALOGUE,
+            pin,
+            capability,
         )
         try:
             self.scheduler.submit(request)
@@ -175,8 +203,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 30))
     def resume(self, pick: int) -> None:
         if lease := self.pick(pick, LeaseState.IDLE):
+            allowed = self.is_within_quota(lease.request)
             resumed = self.scheduler.resume(lease)
-            assert resumed is not None
+            assert (resumed is not None) == allowed
+            if resumed is None:
+                return
             self.tokens.append(resumed.token)
             self.done.discard(resumed.request.id)
             assert not self.scheduler.rest(lease), "the older token still counts"
@@ -200,18 +231,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.observe()
 
     @precondition(lambda self: self.gpus)
-    @rule(pick=st.integers(0, 30), broken=st.booleans(), there=st.booleans())
-    def fault(self, pick: int, broken: bool, there: bool) -> None:
-        gpu = self.gpus[pick % len(self.gpus)]
-        gpu.broken, gpu.there = broken, there
+    @rule(pick=st.integers(0, 30), state=st.sampled_from(["well", "well", "broken", "gone"]))
+    def fault(self, pick: int, state: str) -> None:
+        for gpu in self.gpus:
+            gpu.broken, gpu.there = False, True
+        self.gpus[pick % len(self.gpus)].broken = state == "broken"
+        self.gpus[pick % len(self.gpus)].there = state != "gone"
         self.observe()
 
     @precondition(lambda self: self.gpus)
-    @rule(pick=st.integers(0, 30), closed=st.booleans())
-    def drain(self, pick: int, closed: bool) -> None:
+    @rule(pick=st.integers(0, 30))
+    def drain(self, pick: int) -> None:
+        """One at a time is drained, or none."""
+        for device, place in self.scheduler.ledger.places.items():
+            if place.cordoned:
+                self.scheduler.undrain(device)
+                return
         device = self.gpus[pick % len(self.gpus)].device.id
         if device in self.scheduler.ledger.places:
-            (self.scheduler.drain if closed else self.scheduler.undrain)(device)
+            self.scheduler.drain(device)
 
     # What must hold.
 
@@ -279,7 +317,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             if waiting.earmark is None and self.is_within_quota(request):
                 for place in self.eligible(request):
                     if place.is_open:
-                        assert self.could_have(place, request) < request.bytes, self.scheduler.explain(request.id)
+                        assert self.could_have(place, request) < request.bytes, self.scheduler.explain(
+                            request.id
+                        )
             if waiting.earmark is not None and self.is_within_quota(request):
                 place = self.scheduler.ledger.places[waiting.earmark.device]
                 kept = place.kept(waiting.earmark.rank, request.id)
@@ -339,5 +379,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         return found[number % len(found)] if found else None
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=300, stateful_step_count=60, deadline=None, report_multiple_bugs=False
+)
 TestScheduler = SchedulerMachine.TestCase
