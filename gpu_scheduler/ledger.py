@@ -59,11 +59,12 @@ class Place:
     preemptible: list[int] = field(default_factory=lambda: [0] * len(Class))
     leases: dict[int, Lease] = field(default_factory=dict)
     earmarks: dict[str, Earmark] = field(default_factory=dict)
+    _marked: list[int] = field(default_factory=lambda: [0] * (len(Class) + 1))
 
     @property
     def is_open(self) -> bool:
         """Whether anything may be placed on it."""
-        return not (self.cordoned or self.device.problem)
+        return not self.cordoned and not self.device.problem
 
     @property
     def room(self) -> int:
@@ -80,12 +81,23 @@ class Place:
         return self.room - self.kept(rank, but) if self.earmarks else self.room
 
     def kept(self, rank: int, but: str = "") -> int:
-        """What is kept for requests that come before one of a rank."""
-        return sum(
-            mark.request.bytes
-            for identifier, mark in self.earmarks.items()
-            if mark.rank <= rank and identifier != but
-        )
+        """What is kept for requests that come before one of a rank, or with it."""
+        own = self.earmarks.get(but) if but else None
+        return self._marked[rank + 1] - (own.request.bytes if own and own.rank <= rank else 0)
+
+    def mark(self, earmark: Earmark) -> None:
+        """Keeps memory for a request."""
+        self.earmarks[earmark.request.id] = earmark
+        self._count_marks(earmark, 1)
+
+    def unmark(self, earmark: Earmark) -> None:
+        """Keeps it no longer."""
+        del self.earmarks[earmark.request.id]
+        self._count_marks(earmark, -1)
+
+    def _count_marks(self, earmark: Earmark, sign: int) -> None:
+        for rank in range(earmark.rank, len(Class)):
+            self._marked[rank + 1] += sign * earmark.request.bytes
 
 
 class Ledger:
@@ -99,9 +111,9 @@ class Ledger:
         victims: Tokens of the active leases that can be preempted, by class, the oldest first.
         common: Devices that requests which are not choosy may use: the GPUs, or the processor without one.
         usage: What tenants work with: bytes and leases; idle hosts are nobody's.
-        by_room: Devices by their room.
-        by_evicting: Devices by what they would have without idle hosts and those that leave.
-        by_preempting: The same without everything that a class may preempt, by class.
+        by_room: Devices by what a class can have of them now, by class.
+        by_leaving: The same when those have left who do so already; devices that nobody leaves are not in it.
+        by_reach: The same if everybody left who may ever be asked to, by class.
     """
 
     def __init__(self) -> None:
@@ -111,9 +123,10 @@ class Ledger:
         self.warm: dict[str, dict[int, Lease]] = {}
         self.victims: dict[Class, list[int]] = {work: [] for work in Class}
         self.usage: dict[str, tuple[int, int]] = {}
-        self.by_room = SortedIndex()
-        self.by_evicting = SortedIndex()
-        self.by_preempting = {work: SortedIndex() for work in Class}
+        self.by_room = {work: SortedIndex() for work in Class}
+        self.by_leaving = {work: SortedIndex() for work in Class}
+        self.by_reach = {work: SortedIndex() for work in Class}
+        self._moved: set[Place] = set()
         self._token = 0
         self._chosen: dict[tuple[str, tuple[int, int]], tuple[Place, ...]] = {}
         self.common: frozenset[str] = frozenset()
@@ -150,9 +163,10 @@ class Ledger:
             self._confirm(place)
             if identifier in read or place.leases or place.earmarks:
                 place.foreign = _foreign(place)
-                self._moved(place)
+                self._moved.add(place)
             else:
                 del self.places[identifier]
+                self._moved.discard(place)
                 self._unlist(identifier)
         if known.keys() != self.places.keys() or any(
             _identity(place.device) != _identity(known[identifier])
@@ -160,14 +174,13 @@ class Ledger:
         ):
             self._chosen.clear()
             self.common = frozenset(device.id for device in choose(self._devices(), "auto"))
-            for place in self.places.values():
-                self._moved(place)
+            self._moved.update(self.places.values())
 
     def cordon(self, device: str, cordoned: bool) -> None:
         """Closes a device for everything new, or opens it again."""
         place = self.places[device]
         place.cordoned = cordoned
-        self._moved(place)
+        self._moved.add(place)
 
     def grant(self, request: Request, device: str, asked: float, now: float, *, protected: bool) -> Lease:
         """Gives a request a lease of its own."""
@@ -220,11 +233,15 @@ class Ledger:
 
     def keep(self, mark: Earmark) -> None:
         """Keeps memory of a device for a request."""
-        self.places[mark.device].earmarks[mark.request.id] = mark
+        place = self.places[mark.device]
+        place.mark(mark)
+        self._moved.add(place)
 
     def unkeep(self, mark: Earmark) -> None:
         """Keeps it no longer."""
-        self.places[mark.device].earmarks.pop(mark.request.id, None)
+        place = self.places[mark.device]
+        place.unmark(mark)
+        self._moved.add(place)
 
     def _devices(self) -> list[Device]:
         return [place.device for place in self.places.values()]
@@ -251,7 +268,7 @@ class Ledger:
         else:
             place.leaving += lease.bytes
         self._charge(lease, 1)
-        self._moved(place)
+        self._moved.add(place)
 
     def _remove(self, lease: Lease) -> None:
         place, request = self.places[lease.device], lease.request
@@ -273,7 +290,7 @@ class Ledger:
         else:
             place.leaving -= lease.bytes
         self._charge(lease, -1)
-        self._moved(place)
+        self._moved.add(place)
 
     def _charge(self, lease: Lease, sign: int) -> None:
         """Charges a tenant for a lease, or no longer."""
@@ -293,27 +310,36 @@ class Ledger:
             if lease.state is LeaseState.LEAVING and not lease.pids & listed:
                 self._remove(lease)
 
-    def _moved(self, place: Place) -> None:
+    def put_in_order(self) -> None:
+        """Brings the orders of the devices up to date; the policy does so before it asks."""
+        while self._moved:
+            place = self._moved.pop()
+            identifier = place.device.id
+            if place.is_open and identifier in self.common:
+                self._order(identifier, place)
+            else:
+                self._unlist(identifier)
+
+    def _order(self, identifier: str, place: Place) -> None:
         """Puts a place where it now belongs in the orders of what requests that are not choosy may use."""
-        identifier = place.device.id
-        if not place.is_open or identifier not in self.common:
-            self._unlist(identifier)
-            return
-        room = place.room
-        evicting = room + place.leaving + place.idle
-        self.by_room.move(identifier, room)
-        self.by_evicting.move(identifier, evicting)
-        for work, index in self.by_preempting.items():
-            index.move(identifier, evicting + sum(place.preemptible[work + 1 :]))
+        room, leaving = place.room, place.leaving
+        reach = room + leaving + place.idle
+        # From the last class to the first: each may preempt those after it.
+        for work in reversed(Class):
+            kept = place.kept(work) if place.earmarks else 0
+            self.by_room[work].move(identifier, room - kept)
+            self.by_leaving[work].move(identifier, room + leaving - kept if leaving else None)
+            self.by_reach[work].move(identifier, reach - kept)
+            reach += place.preemptible[work]
 
     def _unlist(self, identifier: str) -> None:
-        for index in (self.by_room, self.by_evicting, *self.by_preempting.values()):
+        for index in (*self.by_room.values(), *self.by_leaving.values(), *self.by_reach.values()):
             index.move(identifier, None)
 
 
 def works(lease: Lease) -> bool:
     """Whether the holder of a lease does something for its tenant."""
-    return lease.busy and lease.state in {LeaseState.ACTIVE, LeaseState.DRAINING}
+    return lease.busy and (lease.state is LeaseState.ACTIVE or lease.state is LeaseState.DRAINING)
 
 
 def idle_of(place: Place) -> list[Lease]:

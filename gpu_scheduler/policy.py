@@ -98,6 +98,7 @@ def decide(request: Request, ledger: Ledger, rules: Rules, now: float) -> Decisi
         rules: The rules.
         now: In the scheduler's time.
     """
+    ledger.put_in_order()
     if not within_quota(request, ledger, rules):
         return Wait(Obstacle.QUOTA)
     warm = _warm(request, ledger)
@@ -106,8 +107,14 @@ def decide(request: Request, ledger: Ledger, rules: Rules, now: float) -> Decisi
     place = _best_fit(request, ledger)
     if place is not None:
         return Grant(place.device.id)
+    reachable = _reachable(request, ledger)
+    if not reachable:
+        return Wait(Obstacle.MEMORY)
     return (
-        _evict(request, ledger, rules, now) or _preempt(request, ledger, rules, now) or Wait(Obstacle.MEMORY)
+        _join(request, ledger)
+        or _evict(request, reachable, ledger, rules, now)
+        or _preempt(request, reachable, ledger, rules, now)
+        or Wait(Obstacle.MEMORY)
     )
 
 
@@ -166,14 +173,15 @@ def share(tenant: str, ledger: Ledger, rules: Rules) -> float:
 
 
 def reach(place: Place, work: Class, rules: Rules, now: float) -> int:
-    """The most that one request of a class could get on a place, also if idle hosts and others leave."""
+    """The most that one request of a class could get on a place, also if those leave whom it may ask to."""
     if not place.is_open:
         return -1
     room = place.available(work) + place.leaving
-    room += sum(lease.bytes for lease in _evictable(place.leases.values(), work, rules, now))
-    room += sum(lease.bytes for lease in _preemptible(place, work, rules, now))
-    idle = [lease.bytes for lease in place.leases.values() if lease.state is LeaseState.IDLE]
-    return max(room, *idle) if idle else room
+    if place.idle:
+        room += sum(lease.bytes for lease in _evictable(place.leases.values(), work, rules, now))
+    if any(place.preemptible[work + 1 :]):
+        room += sum(lease.bytes for lease in _preemptible(place, work, rules, now))
+    return room
 
 
 def gib(size: int) -> str:
@@ -203,61 +211,62 @@ def _best_fit(request: Request, ledger: Ledger) -> Place | None:
             if place.is_open and place.room >= need and place.available(work) >= need
         ]
         return min(fitting, key=lambda place: (place.room, place.device.id), default=None)
-    for identifier in ledger.by_room.at_least(need):
-        place = ledger.places[identifier]
-        if not place.earmarks or place.available(work) >= need:
-            return place
-    return None
+    found = ledger.by_room[work].at_least(need)
+    return ledger.places[found] if found else None
 
 
-def _evict(request: Request, ledger: Ledger, rules: Rules, now: float) -> Reserve | None:
-    """Makes room by what leaves already and by idle hosts."""
+def _join(request: Request, ledger: Ledger) -> Reserve | None:
+    """Waits for those who leave already, where that is enough."""
     need, work = request.bytes, request.work
-    if not request.is_choosy and ledger.by_evicting.largest() < need:
-        return None
-    for place in _candidates(request, ledger):
-        if place.leaving and place.is_open and place.available(work) + place.leaving >= need:
-            return Reserve(Earmark(request, place.device.id, work))
-    allowed = _allowed(request, ledger)
+    found: str | None
+    if request.is_choosy:
+        leaving = (place for place in ledger.eligible(request) if place.leaving and place.is_open)
+        enough = (place.device.id for place in leaving if place.available(work) + place.leaving >= need)
+        found = min(enough, default=None)
+    else:
+        found = ledger.by_leaving[work].at_least(need)
+    return Reserve(Earmark(request, found, work)) if found else None
+
+
+def _evict(request: Request, reachable: Set[str], ledger: Ledger, rules: Rules, now: float) -> Reserve | None:
+    """Makes room by idle hosts, beside what leaves already."""
+    need, work = request.bytes, request.work
     tried: set[str] = set()
     for idle in ledger.idle.values():
-        if idle.device in tried or idle.device not in allowed:
+        device = idle.device
+        if device not in reachable or device in tried:
             continue
-        tried.add(idle.device)
-        place = ledger.places[idle.device]
+        tried.add(device)
+        place = ledger.places[device]
         missing = need - place.available(work) - place.leaving
-        if place.is_open and missing <= place.idle:
+        if missing <= place.idle:
             victims = _enough(list(_evictable(idle_of(place), work, rules, now)), missing)
             if victims is not None:
-                return Reserve(Earmark(request, place.device.id, work), victims)
+                return Reserve(Earmark(request, device, work), victims)
     return None
 
 
-def _preempt(request: Request, ledger: Ledger, rules: Rules, now: float) -> Reserve | None:
+def _preempt(
+    request: Request, reachable: Set[str], ledger: Ledger, rules: Rules, now: float
+) -> Reserve | None:
     """Makes room by idle hosts and preemptible work of lower classes."""
     need, work = request.bytes, request.work
-    if not request.is_choosy and ledger.by_preempting[work].largest() < need:
-        return None
-    allowed = _allowed(request, ledger)
     tried: set[str] = set()
     for lower in sorted(Class, reverse=True):
         if lower <= work:
             break
         for token in reversed(ledger.victims[lower]):
             lease = ledger.leases[token]
-            if lease.device in tried or lease.device not in allowed:
+            device = lease.device
+            if device not in reachable or device in tried or not _may_preempt(lease, work, rules, now):
                 continue
-            if not _may_preempt(lease, work, rules, now):
-                continue
-            tried.add(lease.device)
-            place = ledger.places[lease.device]
+            tried.add(device)
+            place = ledger.places[device]
             missing = need - place.available(work) - place.leaving
-            if not place.is_open or missing > place.idle + sum(place.preemptible[work + 1 :]):
-                continue
             idle = _evictable(idle_of(place), work, rules, now)
             victims = _enough([*idle, *_preemptible(place, work, rules, now)], missing)
             if victims is not None:
-                return Reserve(Earmark(request, place.device.id, work), victims)
+                return Reserve(Earmark(request, device, work), victims)
     return None
 
 
@@ -268,11 +277,11 @@ def _allowed(request: Request, ledger: Ledger) -> Set[str]:
     return {place.device.id for place in ledger.eligible(request)}
 
 
-def _candidates(request: Request, ledger: Ledger) -> Iterable[Place]:
-    """The places that a request may use and that could have enough memory without idle hosts."""
+def _reachable(request: Request, ledger: Ledger) -> Set[str]:
+    """Ids of the open devices that a request may use and that could have enough memory for it."""
     if request.is_choosy:
-        return ledger.eligible(request)
-    return (ledger.places[identifier] for identifier in ledger.by_evicting.at_least(request.bytes))
+        return {place.device.id for place in ledger.eligible(request) if place.is_open}
+    return ledger.by_reach[request.work].all_at_least(request.bytes)
 
 
 def _evictable(leases: Iterable[Lease], work: Class, rules: Rules, now: float) -> Iterator[Lease]:

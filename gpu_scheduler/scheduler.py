@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Final
 
 from gpu_scheduler import policy
 from gpu_scheduler.devices import Device
 from gpu_scheduler.explanation import explain_granted, explain_waiting
-from gpu_scheduler.ledger import OVERDUE, Ledger, Place, works
+from gpu_scheduler.ledger import OVERDUE, Ledger, Place, idle_of, works
 from gpu_scheduler.policy import Grant, Obstacle, Reserve, Wait
 from gpu_scheduler.requests import (
     AlreadyWaiting,
@@ -29,7 +29,8 @@ from gpu_scheduler.requests import (
 )
 from gpu_scheduler.waiting import Waiting, WaitingLine
 
-_NOBODY: Final[frozenset[str]] = frozenset()
+_FEW: Final = 8
+"""Of so many places what they have left is counted again after every grant."""
 
 
 class Scheduler:
@@ -108,9 +109,8 @@ class Scheduler:
         if works(lease):
             self._running.pop(lease.request.id, None)
         self.ledger.end(lease)
-        if again:
-            self._waiting.add(lease.request, lease.asked)
-        self._serve(self._places() if again else self._touched(lease))
+        back = self._waiting.add(lease.request, lease.asked) if again else None
+        self._serve(self._touched(lease), back)
         return True
 
     def rest(self, lease: Lease) -> bool:
@@ -227,8 +227,13 @@ class Scheduler:
             self._unmark(waiting)
             self._apply(waiting, kept, now)
 
-    def _serve(self, places: list[Place]) -> None:
-        """Serves those who wait, after something changed on some places, until nobody can be served."""
+    def _serve(self, places: list[Place], back: Waiting | None = None) -> None:
+        """Serves those who wait, after something changed on some places, until nobody can be served.
+
+        Args:
+            places: The places.
+            back: Somebody who waits again, and may find room anywhere.
+        """
         now = self._clock()
         for place in places:
             marks = [self._waiting.all[identifier] for identifier in place.earmarks]
@@ -237,6 +242,8 @@ class Scheduler:
                 if granted is not None:
                     self._apply(waiting, granted, now)
         self._serve_classes(places, now)
+        if back is not None and back.earmark is None and self._waiting.all.get(back.request.id) is back:
+            self._decide(back, now)
         self._settle(now)
 
     def _settle(self, now: float) -> None:
@@ -256,34 +263,59 @@ class Scheduler:
         self._tell()
 
     def _serve_classes(self, places: list[Place], now: float) -> None:
+        models = {lease.request.model for place in places if place.idle for lease in idle_of(place)}
         for work in Class:
-            if self._waiting.tenants(work):
-                self._serve_class(work, places, now)
+            smallest = self._waiting.smallest(work)
+            if smallest is None:
+                continue
+            limit = self._limit(places, work, now)
+            if smallest <= limit or models:
+                self._serve_class(work, places, limit, models, now)
 
-    def _serve_class(self, work: Class, places: list[Place], now: float) -> None:
-        """Serves a class: of the tenants, the one that has least; of its requests, the oldest that can be."""
-        limit = max((policy.reach(place, work, self.rules, now) for place in places), default=-1)
-        limits = dict.fromkeys(self._waiting.tenants(work), limit)
+    def _serve_class(
+        self, work: Class, places: list[Place], limit: int, models: Set[str], now: float
+    ) -> None:
+        """Serves a class: of the tenants, the one that has least; of its requests, the oldest that can be.
+
+        Args:
+            work: The class.
+            places: Where something changed.
+            limit: Who needs more memory need not be asked,
+            models: except those who would use an idle host of one of these.
+            now: In the scheduler's time.
+        """
+        warm = self._warm(models)
+        own: dict[str, int] = {}
+        served: set[str] = set()
         passed_over: set[str] = set()
-        while limits:
-            tenant = min(limits, key=lambda name: (policy.share(name, self.ledger, self.rules), name))
-            models = self.ledger.warm.keys() & self._waiting.models.keys() if self.ledger.warm else _NOBODY
-            waiting = self._waiting.first(work, tenant, limits[tenant], models, passed_over)
+        while tenants := [name for name in self._waiting.tenants(work, limit, warm) if name not in served]:
+            tenant = min(tenants, key=lambda name: (policy.share(name, self.ledger, self.rules), name))
+            most = min(limit, own.get(tenant, limit))
+            waiting = self._waiting.first(work, tenant, most, warm, passed_over)
             if waiting is None:
-                del limits[tenant]
+                served.add(tenant)
                 continue
-            decision = self._decide(waiting, now)
+            decision, request = self._decide(waiting, now), waiting.request
             if not isinstance(decision, Wait):
+                warm = self._warm(models)
+                if len(places) <= _FEW:
+                    limit = min(limit, self._limit(places, work, now))
                 continue
-            request = waiting.request
+            passed_over.add(request.id)
             if decision.obstacle is Obstacle.QUOTA:
-                limits[tenant] = min(limits[tenant], request.bytes - 1)
-                passed_over.add(request.id)
-            elif request.is_choosy or request.model in models:
-                passed_over.add(request.id)
-            else:
+                own[tenant] = min(most, request.bytes - 1)
+            elif not request.is_choosy:
                 # What one who takes any device cannot get, nobody can who needs as much.
-                limits = {name: min(known, request.bytes - 1) for name, known in limits.items()}
+                limit = min(limit, request.bytes - 1)
+
+    def _limit(self, places: list[Place], work: Class, now: float) -> int:
+        """The most that a request of a class could get on some places."""
+        return max((policy.reach(place, work, self.rules, now) for place in places), default=-1)
+
+    def _warm(self, models: Set[str]) -> dict[str, int]:
+        """The most memory that an idle host of each of some models has."""
+        known = self.ledger.warm
+        return {model: max(lease.bytes for lease in known[model].values()) for model in models & known.keys()}
 
     def _decide(self, waiting: Waiting, now: float) -> Grant | Reserve | Wait:
         self.decisions += 1

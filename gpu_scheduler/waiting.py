@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from gpu_scheduler.ledger import Earmark
@@ -40,7 +40,8 @@ class WaitingLine:
 
     def __init__(self) -> None:
         self.all: dict[str, Waiting] = {}
-        self.models: dict[str, int] = {}
+        self._needs: dict[Class, list[int]] = {work: [] for work in Class}
+        self._models: dict[tuple[Class, str], list[tuple[int, str]]] = {}
         self._lines: dict[Class, dict[str, _Line]] = {work: {} for work in Class}
         self._count = 0
 
@@ -69,30 +70,44 @@ class WaitingLine:
         if earmark is None:
             self._line_up(waiting)
 
-    def tenants(self, work: Class) -> Collection[str]:
-        """Tenants who wait in a class with no place kept."""
-        return self._lines[work]
+    def smallest(self, work: Class) -> int | None:
+        """The least memory that somebody of a class needs for whom no place is kept."""
+        needs = self._needs[work]
+        return needs[0] if needs else None
 
-    def smallest(self, work: Class, tenant: str) -> int:
-        """The least memory that one of them needs."""
-        return self._lines[work][tenant].needs[0]
+    def tenants(self, work: Class, limit: int, warm: Mapping[str, int]) -> list[str]:
+        """Tenants of whom somebody in a class could be served; the arguments are those of `first`."""
+        needs = self._needs[work]
+        some = bool(needs) and needs[0] <= limit
+        lines = self._lines[work].items() if some else ()
+        found = [tenant for tenant, line in lines if line.needs[0] <= limit]
+        for model, most in warm.items():
+            for need, tenant in self._models.get((work, model), ()):
+                if need > most:
+                    break
+                if tenant not in found:
+                    found.append(tenant)
+        return found
 
-    def first(self, work: Class, tenant: str, limit: int, models: Set[str], but: Set[str]) -> Waiting | None:
-        """The oldest of a tenant that needs at most so much memory, or one of certain models.
+    def first(
+        self, work: Class, tenant: str, limit: int, warm: Mapping[str, int], but: Set[str]
+    ) -> Waiting | None:
+        """The oldest of a tenant that needs at most so much memory.
 
         Args:
             work: The class.
             tenant: The tenant.
             limit: Memory in bytes.
-            models: With one of these it may need more.
+            warm: The same for those who would use a certain model.
             but: Ids that are passed over.
         """
         line = self._lines[work].get(tenant)
-        if line is None or (line.needs[0] > limit and not models):
+        if line is None or (line.needs[0] > limit and not warm):
             return None
         for _, _, waiting in line.order:
             request = waiting.request
-            if (request.bytes <= limit or request.model in models) and request.id not in but:
+            need = request.bytes
+            if (need <= limit or need <= warm.get(request.model, -1)) and request.id not in but:
                 return waiting
         return None
 
@@ -108,8 +123,10 @@ class WaitingLine:
         line = self._lines[request.work].setdefault(request.tenant, _Line())
         insort(line.order, (waiting.asked, waiting.number, waiting))
         insort(line.needs, request.bytes)
+        insort(self._needs[request.work], request.bytes)
         if request.model:
-            self.models[request.model] = self.models.get(request.model, 0) + 1
+            needs = self._models.setdefault((request.work, request.model), [])
+            insort(needs, (request.bytes, request.tenant))
 
     def _leave_line(self, waiting: Waiting) -> None:
         request = waiting.request
@@ -118,7 +135,10 @@ class WaitingLine:
         del line.needs[bisect_left(line.needs, request.bytes)]
         if not line.order:
             del self._lines[request.work][request.tenant]
+        all_needs = self._needs[request.work]
+        del all_needs[bisect_left(all_needs, request.bytes)]
         if request.model:
-            self.models[request.model] -= 1
-            if not self.models[request.model]:
-                del self.models[request.model]
+            needs = self._models[request.work, request.model]
+            del needs[bisect_left(needs, (request.bytes, request.tenant))]
+            if not needs:
+                del self._models[request.work, request.model]

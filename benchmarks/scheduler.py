@@ -1,0 +1,161 @@
+"""How fast the scheduler decides at 1,000 GPUs and 10,000 jobs, and how soon a dialogue gets a GPU that trains.
+
+Usage:
+    python -m benchmarks.scheduler [--decisions 40000] [--json]
+
+The first figures are of `gpu_scheduler` alone, with everything on: four classes, fifty tenants, idle hosts that
+are evicted, trainings that are preempted, a queue that never empties. A decision is one request that the policy
+judged: granted, given a place that others leave for it, or left to wait. Every call of the scheduler is timed
+whole, whatever number of decisions it makes and of ledger entries it changes.
+
+The last figure is of a whole server's scheduling (`server.placement`): a training that keeps its state every
+`CHECKPOINT` seconds holds the only GPU when a dialogue asks for a lease. The training and the GPU are simulated
+(this needs no GPU); scheduler, placement, preemption and their timing are the real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from benchmarks._report import Figure, Figures, run
+from gpu_scheduler import GIB, Class, Device, Lease, Request, Rules, Scheduler
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+GPUS = 1_000
+JOBS = 10_000
+TENANTS = 50
+MODELS = 40
+WARMING = 3_000
+SHARES = {Class.DIALOGUE: 0.3, Class.RENDER: 0.2, Class.EVALUATION: 0.15, Class.TRAINING: 0.35}
+
+
+class Load:
+    """Jobs that come, run and end at random, on a clock that is as fast as the scheduler."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.now = 0.0
+        self.waiting = 0
+        self.counts = {"granted": 0, "evicted or preempted": 0}
+        self.spent: list[float] = []
+        self._running: list[Lease] = []
+        self._leaving: deque[Lease] = deque()
+        self._number = 0
+        self.scheduler = Scheduler(
+            Rules(minimum_run=5.0, keep_warm=10.0), self._granted, self._reclaimed, lambda: self.now
+        )
+        sizes = [24 * GIB, 48 * GIB, 80 * GIB, 141 * GIB]
+        self.scheduler.observe(
+            Device(f"GPU-{number:04}", number, "a GPU", size, size)
+            for number in range(GPUS)
+            for size in [self._random.choice(sizes)]
+        )
+
+    def _granted(self, lease: Lease) -> None:
+        self.counts["granted"] += 1
+        self.waiting -= 1
+        self._running.append(lease)
+
+    def _reclaimed(self, lease: Lease) -> None:
+        self.counts["evicted or preempted"] += 1
+        self._leaving.append(lease)
+
+    def submit(self) -> None:
+        """A job comes."""
+        chance, self._number = self._random, self._number + 1
+        self.waiting += 1
+        work = chance.choices(list(SHARES), list(SHARES.values()))[0]
+        training = work is Class.TRAINING
+        self._timed(
+            self.scheduler.submit,
+            Request(
+                id=f"jobs/{self._number}",
+                work=work,
+                bytes=int(chance.uniform(8 if training else 1, 60 if training else 24) * GIB),
+                tenant=f"tenant-{chance.randrange(TENANTS)}",
+                model="" if training else f"model-{chance.randrange(MODELS)}",
+                preemptible=training or work is Class.EVALUATION,
+            ),
+        )
+
+    def refill(self) -> None:
+        """Jobs come until as many wait as should."""
+        while self.waiting < JOBS:
+            self.submit()
+
+    def end_one(self) -> None:
+        """Somebody who was asked to leave leaves; else a job ends, half of them as idle hosts."""
+        chance = self._random
+        self.now += 0.01
+        if self._leaving:
+            lease = self._leaving.popleft()
+            self.waiting += lease.busy
+            self._timed(lambda lease: self.scheduler.release(lease, again=lease.busy), lease)
+            return
+        while self._running:
+            position = chance.randrange(len(self._running))
+            self._running[position], self._running[-1] = self._running[-1], self._running[position]
+            lease = self._running.pop()
+            rests = bool(lease.request.model) and chance.random() < 0.5
+            if rests and self._timed(self.scheduler.rest, lease):
+                return
+            if self._timed(self.scheduler.release, lease):
+                return
+
+    def _timed(self, call: Callable[[A], T], argument: A) -> T:
+        began = time.thread_time()
+        result = call(argument)
+        self.spent.append(time.thread_time() - began)
+        return result
+
+
+def decisions(wanted: int) -> Figures:
+    """Decisions a second and how long a call takes, with the queue filled."""
+    load = Load(seed=0)
+    for _ in range(WARMING):
+        load.refill()
+        load.end_one()
+    # What has been decided so far is not the load that is asked about.
+    load.spent.clear()
+    load.counts = dict.fromkeys(load.counts, 0)
+    before = load.scheduler.decisions
+    gc.collect()
+    began = time.process_time()
+    while load.scheduler.decisions - before < wanted:
+        load.end_one()
+        load.refill()
+    made = load.scheduler.decisions - before
+    busy = sum(load.spent)
+    spent = sorted(load.spent)
+    note = f"{GPUS} GPUs, {JOBS} jobs waiting, {len(spent)} calls in {time.process_time() - began:.1f} s"
+    return {
+        "decisions": Figure(made / busy, "a second", 10_000, "at least", note),
+        "call, 99th percentile": Figure(
+            1e3 * spent[int(0.99 * len(spent))], "ms", 2, note="a call may decide often"
+        ),
+        "call, median": Figure(1e3 * spent[len(spent) // 2], "ms"),
+        "call, worst": Figure(1e3 * spent[-1], "ms"),
+        "share that was granted": Figure(100 * load.counts["granted"] / made, "%"),
+        "evicted or preempted": Figure(load.counts["evicted or preempted"], "holders"),
+    }
+
+
+def measure(arguments: argparse.Namespace) -> Figures:
+    """All figures."""
+    return decisions(arguments.decisions)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--decisions", type=int, default=40_000, help="how many to time")
+    run("scheduler", measure, parser)
