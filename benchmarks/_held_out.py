@@ -88,7 +88,7 @@ class Comparison:
 
     def __init__(self, data: TrainingSet, tools: Tools | None) -> None:
         self._data, self._tools = data, tools
-        self._structure = Structure(data.size, torch.device("cpu"))
+        self._structure = Structure(torch.device("cpu"))
         self._truth_points: Doubles | None = None
 
     def measure(self, name: str, pictures: Iterable[ByteArray], *, bounds: bool = False) -> Figures:

@@ -2,19 +2,24 @@
 
 Usage (in the environment of the trainer, `tools/training_environment DIRECTORY`):
     python -m benchmarks.train [--dataset DIRECTORY] [--steps N] [--sheet PNG] [--json]
+    python -m benchmarks.train --dataset DIRECTORY --device cuda [--preset person] [--repeat 10] [--out FILE]
     python -m benchmarks.train --dataset DIRECTORY --bundle AVATAR --encoder DIRECTORY [--models DIRECTORY]
                                [--renders NPZ] [--strip PNG]
 
 Without --dataset only the kernels are measured; with one, a recording, an avatar is trained on the CPU with
-the preset `laptop`. With --bundle nothing is trained: an avatar that was, is held beside the frames of the
+the preset `laptop`, or with --device cuda on the GPU; --repeat makes the clip so many times as long, to see
+what a long one costs. With --bundle nothing is trained: an avatar that was, is held beside the frames of the
 recording that it has not seen, its lips driven by the sound alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +29,12 @@ from benchmarks._held_out import Comparison, draw, heard_codes
 from benchmarks._report import Figure, Figures, run
 from model_hosts.talking_gaussian.bundle import Bundle
 from model_hosts.talking_gaussian.images import encode_png
-from model_hosts.talking_gaussian.preprocess.dataset import load
+from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load
 from model_hosts.talking_gaussian.preprocess.tools import Tools
+from model_hosts.talking_gaussian.training.cuda import check_cuda
 from model_hosts.talking_gaussian.training.evaluate import evaluate
+from model_hosts.talking_gaussian.training.events import Event
+from model_hosts.talking_gaussian.training.export import Card, export_bundle
 from model_hosts.talking_gaussian.training.rasterise import Splats, rasterise
 from model_hosts.talking_gaussian.training.settings import PRESETS
 from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames
@@ -38,6 +46,9 @@ from tests.doubles.webp import stored_frame
 _BATCH = 4
 _REPEATS = 8
 _CHANNELS = 5
+_PER_FRAME = "frames", "labels", "poses", "units", "lip", "track", "lip_corner", "eye_corners", "silent"
+_LONG = 2500
+"""Frames from which a clip may take longer to train."""
 _STRIP = 6
 """Frames of the strip: truth, avatar, and the original when its renders are given."""
 
@@ -135,6 +146,59 @@ def training_on_a_cpu(dataset: Path, steps: int | None, sheet: Path | None) -> F
     return figures
 
 
+def training_on_a_gpu(arguments: argparse.Namespace) -> Figures:
+    """Trains on CUDA, from the prepared recording to the measured avatar."""
+    settings = PRESETS[arguments.preset]
+    if arguments.steps is not None:
+        settings = settings.with_steps(arguments.steps)
+    device = torch.device("cuda")
+    check_cuda()  # compiles gsplat where that was never done
+    used: list[int] = []
+
+    def watch(event: Event) -> None:
+        free, total = torch.cuda.mem_get_info()
+        used.append(total - free)
+
+    begun = time.monotonic()
+    data = repeated(load(arguments.dataset), arguments.repeat)
+    read = time.monotonic()
+    trainer = Trainer(data, settings, device, watch)
+    trainer.run()
+    wall = time.monotonic() - read
+    if arguments.out is not None:
+        export_bundle(trainer, Card("benchmark", "Benchmark"), {}, arguments.out)
+    count = sum(branch.count for branch in trainer.scene.branches.values())
+    height, width = trainer.data.size
+    steps = settings.mouth_steps + settings.face_steps + settings.fuse_steps
+    note = f"{torch.cuda.get_device_name()}, {data.count} frames, {count} Gaussians at {width}x{height}"
+    long = data.count > _LONG
+    figures = {
+        "gpu_training": Figure(wall, "s", 180 if long else 60, note=f"{note}, preset {arguments.preset}"),
+        "gpu_step": Figure(1000 * sum(trainer.seconds.values()) / steps, "ms", note=f"mean of {steps}"),
+        "gpu_memory": Figure(max(used) / 2**30, "GiB", 24, note="the most in use, looked at every second"),
+        "gpu_host_memory": Figure(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "GiB", 16, note="most resident"
+        ),
+        "gpu_recording_read": Figure(read - begun, "s"),
+    }
+    for stage, seconds in trainer.seconds.items():
+        figures[f"gpu_stage_{stage}"] = Figure(seconds, "s")
+    for region, value in evaluate(trainer, data.held_out).items():
+        unit = "dB" if region in ("psnr", "head", "lips", "mouth", "torso") else ""
+        figures[f"gpu_held_out_{region}"] = Figure(value, unit, note="lips of the recording itself")
+    return figures
+
+
+def repeated(data: TrainingSet, times: int) -> TrainingSet:
+    """A clip as if it had been spoken so many times: each frame is held in memory as often."""
+    if times == 1:
+        return data
+    per_frame: dict[str, Any] = {name: np.concatenate([getattr(data, name)] * times) for name in _PER_FRAME}
+    places = np.arange(times)[:, None] * data.count
+    frames = {name: (places + getattr(data, name)).flatten() for name in ("training", "held_out")}
+    return replace(data, **per_frame, **frames)
+
+
 def beside_the_recording(arguments: argparse.Namespace) -> Figures:
     """How an avatar looks beside frames that it has not seen."""
     data = load(arguments.dataset)
@@ -164,6 +228,8 @@ def measure(arguments: argparse.Namespace) -> Figures:
     """All figures that can be taken here."""
     if arguments.bundle is not None:
         return beside_the_recording(arguments)
+    if arguments.device == "cuda":
+        return training_on_a_gpu(arguments)
     cores = torch.get_num_threads()
     figures = kernels(cores)
     torch.set_num_threads(cores)
@@ -177,6 +243,10 @@ def measure(arguments: argparse.Namespace) -> Figures:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", type=Path, help="a recording")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what trains")
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="person", help="of a training on CUDA")
+    parser.add_argument("--repeat", type=int, default=1, help="train as if the clip were so often as long")
+    parser.add_argument("--out", type=Path, help="where to write the avatar that CUDA trained")
     parser.add_argument("--bundle", type=Path, help="an avatar that was trained from it, with --encoder")
     parser.add_argument("--encoder", type=Path, help="the asset whisper-base")
     parser.add_argument("--models", type=Path, help="face_landmarker.task and the other; for lip landmarks")

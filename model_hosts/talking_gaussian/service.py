@@ -67,7 +67,7 @@ class RenderServicer(host_pb2_grpc.RenderServiceServicer):
     def __init__(self, arguments: Arguments, device: Device) -> None:
         self._threads = arguments.threads
         self._executor = ThreadPoolExecutor(arguments.threads, thread_name_prefix="draw")
-        self._avatars = AvatarCache(device.make_rasteriser)
+        self._avatars = AvatarCache(device.make_rasteriser, make_painter=device.make_painter)
         self._listening = Listening(arguments)
         self._compiled = threading.Event()
         threading.Thread(target=self._compile, name="compile", daemon=True).start()

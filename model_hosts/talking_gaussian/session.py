@@ -16,8 +16,10 @@ from model_hosts.talking_gaussian.driving.driver import Driver
 from model_hosts.talking_gaussian.driving.phonemes import SILENCE
 from model_hosts.talking_gaussian.listening import Listening
 from model_hosts.talking_gaussian.rendering.avatar import Avatar
+from model_hosts.talking_gaussian.rendering.batches import BatchPipeline
+from model_hosts.talking_gaussian.rendering.clock import CpuClock
 from model_hosts.talking_gaussian.rendering.muxer import Fragment, Muxer
-from model_hosts.talking_gaussian.rendering.pipeline import CpuClock, Pipeline
+from model_hosts.talking_gaussian.rendering.pipeline import Pipeline
 from model_hosts.talking_gaussian.requests import RequestReader, field_invalid, phones_of, samples_of
 
 _SILENT = 330
@@ -50,7 +52,11 @@ class RenderSession:
         self._config = config
         self._listening = listening
         self._clock = CpuClock()
-        self._pipeline = Pipeline(avatar, executor, threads, self._clock, cancellation)
+        self._pipeline: Pipeline | BatchPipeline = (
+            Pipeline(avatar, executor, threads, self._clock, cancellation)
+            if avatar.painter is None
+            else BatchPipeline(avatar.painter, self._clock, cancellation)
+        )
         self._muxer = Muxer(info.width, info.height, config.sample_rate)
         self._driver: Driver | None = None
         self._listens = False

@@ -63,11 +63,10 @@ def optimiser_with_numbers(model: Scene) -> torch.optim.Optimizer:
     return optimiser
 
 
-def pulled(model: Scene, seed: int) -> torch.Tensor:
+def pulled(model: Scene, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     count = sum(branch.count for branch in model.branches.values())
-    means = torch.full((2, count, 3), DEPTH, requires_grad=True)
-    means.grad = torch.randn(means.shape, generator=torch.Generator().manual_seed(seed)).clamp_min(0)
-    return means
+    means = torch.full((2, count, 3), DEPTH)
+    return means, torch.randn(means.shape, generator=torch.Generator().manual_seed(seed)).clamp_min(0)
 
 
 counts = st.fixed_dictionaries({name: st.integers(1, 40) for name in NAMES})
@@ -82,7 +81,7 @@ def test_branches_never_grow_beyond_their_budget(first, budget, seed, every):
     growth = Growth(**budget, every=every, first=0.1, last=0.9)
     densifier = Densifier(model, NAMES, growth, 20, TINY.faded, PIXELS)
     for step in range(1, 21):
-        densifier.watch(pulled(model, step), FOCAL)
+        densifier.watch(*pulled(model, step), FOCAL)
         before = {name: branch.count for name, branch in model.branches.items()}
         densifier.act(step, optimiser)
         for name, branch in model.branches.items():
@@ -100,11 +99,11 @@ def test_those_pulled_most_become_two_until_the_budget_is_reached():
     optimiser = optimiser_with_numbers(model)
     for step in range(1, 11):
         means = torch.full((2, sum(branch.count for branch in model.branches.values()), 3), DEPTH)
-        means.grad = torch.zeros_like(means)
-        means.grad[:, 3:8, 0] = 1.0  # five of the face
+        gradient = torch.zeros_like(means)
+        gradient[:, 3:8, 0] = 1.0  # five of the face
         if step <= 5:
-            means.grad[:, 20:, 1] = 0.1  # mouth and torso
-        densifier.watch(means, FOCAL)
+            gradient[:, 20:, 1] = 0.1  # mouth and torso
+        densifier.watch(means, gradient, FOCAL)
         densifier.act(step, optimiser)
         if step == 5:
             assert sorted(model.face.rgb.detach()[20:, 0].tolist()) == [3, 4, 5, 6, 7]
@@ -122,7 +121,7 @@ def test_moments_follow_their_gaussians(first, seed):
     optimiser = optimiser_with_numbers(model)
     densifier = Densifier(model, NAMES, Growth(60, 60, 60, every=1, first=0, last=1), 6, TINY.faded, PIXELS)
     for step in range(1, 6):
-        densifier.watch(pulled(model, seed + step), FOCAL)
+        densifier.watch(*pulled(model, seed + step), FOCAL)
         densifier.act(step, optimiser)
     learnt = {id(value) for group in optimiser.param_groups for value in group["params"]}
     for branch in model.branches.values():
@@ -149,7 +148,7 @@ def test_state_and_moments_come_back_by_name():
     optimiser = optimiser_with_numbers(model)
     growth = Growth(20, 20, 20, every=5)
     densifier = Densifier(model, NAMES, growth, 20, TINY.faded, PIXELS)
-    densifier.watch(pulled(model, 3), FOCAL)
+    densifier.watch(*pulled(model, 3), FOCAL)
     again = make_optimiser(model, NAMES, TINY.rates)
     restore_moments(again, model, moments(optimiser, model))
     assert moments(again, model).keys() == moments(optimiser, model).keys()

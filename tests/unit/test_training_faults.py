@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load  # noqa: E402
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid  # noqa: E402
-from model_hosts.talking_gaussian.training import learner as learner_module  # noqa: E402
+from model_hosts.talking_gaussian.training import step as step_module  # noqa: E402
 from model_hosts.talking_gaussian.training.cuda import DeviceUnsuitableError  # noqa: E402
 from model_hosts.talking_gaussian.training.events import Event, Note, Outcome, StageMetrics  # noqa: E402
 from model_hosts.talking_gaussian.training.rasterise import rasterise  # noqa: E402
@@ -59,7 +59,7 @@ class FaultyRasteriser:
 
 
 def train(data, monkeypatch, rasteriser, settings=TINY) -> tuple[Trainer, list[Event]]:
-    monkeypatch.setattr(learner_module, "rasterise", rasteriser)
+    monkeypatch.setattr(step_module, "rasterise", rasteriser)
     seen: list[Event] = []
     trainer = Trainer(data, settings, CPU, seen.append)
     assert trainer.run() is Outcome.FINISHED
@@ -86,9 +86,7 @@ def test_numbers_that_are_not_finite_are_rolled_back_and_the_rates_halved(data, 
 
 
 def test_after_three_roll_backs_a_training_stops_with_one_message(data, monkeypatch):
-    monkeypatch.setattr(
-        learner_module, "rasterise", FaultyRasteriser({PROBES + 2: "nan"}, forever=PROBES + 2)
-    )
+    monkeypatch.setattr(step_module, "rasterise", FaultyRasteriser({PROBES + 2: "nan"}, forever=PROBES + 2))
     seen: list[Event] = []
     with pytest.raises(TrainingDiverged, match="stage mouth gave numbers that are not finite"):
         Trainer(data, TINY, CPU, seen.append).run()

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_hosts.talking_gaussian.bundle import BundleInvalid, Camera
+from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid, Camera
 from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.images import RgbImage
 from model_hosts.talking_gaussian.kinds import AnyBundle, deformer_of, read_bundle
+from model_hosts.talking_gaussian.rendering.batches import Painter
 from model_hosts.talking_gaussian.rendering.rasteriser import Rasteriser
 
 MakeRasteriser = Callable[[Camera, RgbImage], Rasteriser]
+MakePainter = Callable[[Bundle], Painter]
 
 _FILES = ("avatar.json", "model.safetensors", "background.png", "thumbnail.png")
 _Stamp = tuple[tuple[int, int], ...]
@@ -35,15 +37,22 @@ class Avatar:
     Args:
         bundle: The avatar.
         make_rasteriser: Makes the rasteriser of a desk.
+        make_painter: Makes what draws many frames at once, where there is a GPU.
+
+    Attributes:
+        painter: Draws many frames at once; None where frames are drawn at desks.
 
     Raises:
         BundleInvalid: The lips of the bundle cannot be used.
     """
 
-    def __init__(self, bundle: AnyBundle, make_rasteriser: MakeRasteriser) -> None:
+    def __init__(
+        self, bundle: AnyBundle, make_rasteriser: MakeRasteriser, make_painter: MakePainter | None = None
+    ) -> None:
         self.bundle = bundle
         self.lips = PersonalLips.of(bundle)
         self.deformer = deformer_of(bundle)
+        self.painter = make_painter(bundle) if make_painter and isinstance(bundle, Bundle) else None
         self._make_rasteriser = make_rasteriser
         self._free: list[Desk] = []
 
@@ -69,10 +78,13 @@ class AvatarCache:
     Args:
         make_rasteriser: Makes rasterisers of the avatars.
         size: Avatars to keep.
+        make_painter: Makes what draws many frames at once, where there is a GPU.
     """
 
-    def __init__(self, make_rasteriser: MakeRasteriser, size: int = 3) -> None:
-        self._make_rasteriser = make_rasteriser
+    def __init__(
+        self, make_rasteriser: MakeRasteriser, size: int = 3, make_painter: MakePainter | None = None
+    ) -> None:
+        self._make_rasteriser, self._make_painter = make_rasteriser, make_painter
         self._size = size
         self._lock = threading.Lock()
         self._loading: dict[Path, threading.Lock] = {}
@@ -93,7 +105,7 @@ class AvatarCache:
                 if found is not None and found[0] == stamp:
                     self._avatars.move_to_end(path)
                     return found[1]
-            avatar = Avatar(read_bundle(path), self._make_rasteriser)
+            avatar = Avatar(read_bundle(path), self._make_rasteriser, self._make_painter)
             with self._lock:
                 self._avatars[path] = stamp, avatar
                 self._avatars.move_to_end(path)

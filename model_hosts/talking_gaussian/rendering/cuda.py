@@ -8,6 +8,7 @@ import gsplat
 import numpy as np
 import torch
 
+from model_hosts.talking_gaussian.rendering.cuda_motion import multiply, quaternion
 from model_hosts.talking_gaussian.rendering.limits import NEAR
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class GsplatRasteriser:
             own = slice(segment.start, segment.stop)
             view = torch.tensor(segment.view, device=self._device)
             centres[own] = centres[own] @ view[:, :3].T + view[:, 3]
-            turns[own] = _multiply(_quaternion(segment.view), turns[own])
+            turn = torch.from_numpy(quaternion(segment.view[:, :3])).to(self._device)
+            turns[own] = multiply(turn, turns[own])
         colours, alphas, _ = gsplat.rasterization(
             centres,
             turns,
@@ -85,37 +87,3 @@ class GsplatRasteriser:
             packed=False,
         )
         return colours[0] + (1 - alphas[0]) * self._plate
-
-
-def _quaternion(view: FloatArray) -> tuple[float, float, float, float]:
-    """The rotation of a view [3, 4] as wxyz.
-
-    Taken from the matrix whose largest eigenvector is the quaternion (Bar-Itzhack 2000), which is stable for
-    half turns: OpenCV views of heads are near one.
-    """
-    r = view[:, :3].astype(np.float64)
-    k = np.array(
-        [
-            [r[0, 0] + r[1, 1] + r[2, 2], r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]],
-            [r[2, 1] - r[1, 2], r[0, 0] - r[1, 1] - r[2, 2], r[0, 1] + r[1, 0], r[0, 2] + r[2, 0]],
-            [r[0, 2] - r[2, 0], r[0, 1] + r[1, 0], r[1, 1] - r[0, 0] - r[2, 2], r[1, 2] + r[2, 1]],
-            [r[1, 0] - r[0, 1], r[0, 2] + r[2, 0], r[1, 2] + r[2, 1], r[2, 2] - r[0, 0] - r[1, 1]],
-        ]
-    )
-    w, x, y, z = (float(value) for value in np.linalg.eigh(k)[1][:, -1])
-    return w, x, y, z
-
-
-def _multiply(a: tuple[float, float, float, float], b: torch.Tensor) -> torch.Tensor:
-    """Quaternion product of one and many [N, 4], wxyz."""
-    aw, ax, ay, az = a
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        -1,
-    )

@@ -8,35 +8,19 @@ thread, while the next frames are drawn.
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from model_hosts.sdk import Cancellation
 from model_hosts.talking_gaussian.driving.state import FrameState
 from model_hosts.talking_gaussian.model.deformation import FrameInput
 from model_hosts.talking_gaussian.rendering.avatar import Avatar, Desk
+from model_hosts.talking_gaussian.rendering.clock import CpuClock
 from model_hosts.talking_gaussian.rendering.rasteriser import YuvImage
 
 _POLL = 0.02
-
-
-class CpuClock:
-    """CPU seconds of the parts of a render, each measured on the thread that does it."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        """Adds what the calling thread spends inside. Only for one thread at a time."""
-        start = time.thread_time()
-        try:
-            yield
-        finally:
-            self.seconds[part] += time.thread_time() - start
 
 
 @dataclass(frozen=True)

@@ -57,15 +57,14 @@ class Densifier:
         for name in branches:
             self._forget(name)
 
-    def watch(self, means: Tensor, focal: float) -> None:
+    def watch(self, means: Tensor, gradient: Tensor, focal: float) -> None:
         """Adds the pull on the centres of one step.
 
         Args:
-            means: Drawn centres in camera space [B, N, 3] with their gradient, one branch after another.
+            means: Drawn centres in camera space [B, N, 3], one branch after another.
+            gradient: Of the loss by them.
             focal: Focal length in pixels.
         """
-        gradient = means.grad
-        assert gradient is not None  # noqa: S101 - the step retains it
         # u = f x / z: the gradient by pixels is that by metres times z / f. A loss is the mean of its frames.
         pull = gradient[..., :2].norm(dim=-1) * means.detach()[..., 2] / focal * len(means)
         start = 0
@@ -75,10 +74,10 @@ class Densifier:
             self._seen[name] += (pull[:, start:end] > 0).sum(0)
             start = end
 
-    def act(self, step: int, optimiser: torch.optim.Optimizer) -> None:
-        """Grows and prunes if it is time to; `step` counts from 1."""
+    def act(self, step: int, optimiser: torch.optim.Optimizer) -> bool:
+        """Grows and prunes if it is time to, and says whether; `step` counts from 1."""
         if step not in self._events:
-            return
+            return False
         left = len(self._events) - self._events.index(step)
         for name in self._branches:
             branch = self._scene.branches[name]
@@ -86,6 +85,7 @@ class Densifier:
             room = max(0, getattr(self._growth, name) - branch.count)
             self._grow(name, branch, math.ceil(room / left), optimiser)
             self._forget(name)
+        return True
 
     def state(self) -> dict[str, Tensor]:
         """What was counted, as named tensors."""

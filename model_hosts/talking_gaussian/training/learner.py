@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from model_hosts.talking_gaussian.training.densify import Densifier
+from model_hosts.talking_gaussian.training.graphs import RecordedStep
 from model_hosts.talking_gaussian.training.optimiser import make_optimiser, moments, restore_moments
 from model_hosts.talking_gaussian.training.portrait import Portrait
-from model_hosts.talking_gaussian.training.rasterise import rasterise
-from model_hosts.talking_gaussian.training.scene import Drive
 from model_hosts.talking_gaussian.training.stages import Sampler, Stage
+from model_hosts.talking_gaussian.training.step import Step
 
 _WARM_UP = 100
 _MODEL = "model."
@@ -40,47 +42,30 @@ class Learner:
             rate: Factor of all learning rates.
 
         Returns:
-            Loss and mean squared error of the frames, still on the device.
+            Loss and mean squared error of the frames, still on the device; good until the next step.
         """
         loss, error = self.look(step)
-        gradients = [
-            value.grad
-            for group in self._optimiser.param_groups
-            for value in group["params"]
-            if value.grad is not None
-        ]
-        # Zero until a number is not finite, and never again after that: no need to wait for a GPU each time.
-        self._trouble += 0 * (loss + torch.nn.utils.get_total_norm(gradients))
         self._set_rates(step, rate)
-        # Positions that are not finite crash the sampling of the tri-planes: such a step is not taken.
-        self._optimiser.found_inf = (~torch.isfinite(self._trouble)).float()
-        self._optimiser.step()
+        work = self._work
+        work.learn()
         if self._densifier is not None:
-            self._densifier.act(step + 1, self._optimiser)
+            self._densifier.watch(work.splats.means.detach(), work.means_gradient, self.portrait.shape.focal)
+            if self._densifier.act(step + 1, self._optimiser):
+                self._forget_work()
         return loss, error
 
     def look(self, step: int) -> tuple[Tensor, Tensor]:
         """The first half of a step: loss and gradients, nothing learnt yet."""
-        portrait, stage = self.portrait, self.stage
-        frames, objective = portrait.frames, portrait.objective
-        chosen = self._sampler.frames(stage, step, portrait.batch)
-        index = torch.as_tensor(chosen, device=portrait.device)
-        target = frames.target(index)
-        splats, deltas = portrait.scene(self._noisy(frames.drive(index), step), stage.branches)
-        if self._densifier is not None:
-            splats.means.retain_grad()
-        drawn = rasterise(splats, portrait.shape.focal, portrait.shape.centre, portrait.data.size)
-        if stage.name == "mouth":
-            loss, error = objective.mouth(drawn, target)
-        else:
-            loss, error = objective.picture(drawn, target, with_mouth=stage.name == "fuse")
-        branches = [portrait.scene.branches[name] for name in stage.branches]
-        loss = loss + objective.restraint(branches, deltas)
-        self._optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        if self._densifier is not None:
-            self._densifier.watch(splats.means, portrait.shape.focal)
-        return loss.detach(), error
+        portrait = self.portrait
+        if self._work.batch != portrait.batch:
+            self._forget_work()
+        chosen = self._sampler.frames(self.stage, step, portrait.batch)
+        sequence = np.random.SeedSequence([portrait.settings.seed, *self.stage.name.encode(), step])
+        generator = torch.Generator(portrait.device).manual_seed(int(sequence.generate_state(1)[0]))
+        work = self._work
+        work.begin(chosen, generator)
+        work.look()
+        return work.loss, work.error
 
     def healthy(self) -> bool:
         """Whether every loss and gradient since the last restore was finite; waits for the device."""
@@ -106,7 +91,23 @@ class Learner:
         if self._densifier is not None:
             self._densifier.restore(state)
 
+    def make_room(self) -> None:
+        """Gives memory back that is kept only to be fast."""
+        self._forget_work()
+        if self.portrait.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @functools.cached_property
+    def _work(self) -> Step:
+        kind = RecordedStep if self.portrait.device.type == "cuda" else Step
+        return kind(self.portrait, self.stage, self._optimiser, self._trouble)
+
+    def _forget_work(self) -> None:
+        """After this the next step is one on the tensors as they are then."""
+        self.__dict__.pop("_work", None)
+
     def _begin(self) -> None:
+        self._forget_work()
         portrait, stage, settings = self.portrait, self.stage, self.portrait.settings
         self._optimiser = make_optimiser(portrait.scene, stage.branches, settings.rates)
         self._trouble: Tensor = torch.zeros((), device=portrait.device)
@@ -126,18 +127,4 @@ class Learner:
         )
         factor *= min(1.0, (step + 1) / min(_WARM_UP, max(1, stage.steps // 4)))
         for group in self._optimiser.param_groups:
-            group["lr"] = group["base"] * factor
-
-    def _noisy(self, drive: Drive, step: int) -> Drive:
-        settings, device = self.portrait.settings, self.portrait.device
-        sequence = np.random.SeedSequence([settings.seed, *self.stage.name.encode(), step])
-        generator = torch.Generator(device).manual_seed(int(sequence.generate_state(1)[0]))
-
-        def noise(value: Tensor, spread: float) -> Tensor:
-            return value + spread * torch.randn(value.shape, generator=generator, device=device)
-
-        return drive._replace(
-            lip=noise(drive.lip, settings.lip_noise),
-            expression=noise(drive.expression, settings.condition_noise),
-            condition=noise(drive.condition, settings.condition_noise),
-        )
+            group["lr"].fill_(group["base"] * factor)

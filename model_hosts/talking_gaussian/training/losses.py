@@ -12,54 +12,26 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 class Structure:
-    """SSIM of pictures of one size, with the usual 11x11 Gaussian window and zeros beyond the border.
+    """SSIM of pictures, with the usual 11x11 Gaussian window and zeros beyond the border.
 
-    On a GPU the blur is two products with banded matrices, which is faster there than a depth-wise
-    convolution; on a CPU it is a kernel of its own.
+    Args:
+        device: Where the pictures are.
     """
 
-    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
-        self._window = _window()
-        self._down = _band(size[0]).to(device)
-        self._across = _band(size[1]).to(device)
-
-    def _blur(self, image: Tensor) -> Tensor:
-        return self._down @ (image @ self._across)
+    def __init__(self, device: torch.device) -> None:
+        offset = torch.arange(-_RADIUS, _RADIUS + 1)
+        window = torch.exp(-0.5 * (offset / _SIGMA) ** 2)
+        self._window = (window / window.sum()).to(device)
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
-        """SSIM of every pixel and channel, [B, C, H, W], of two pictures in 0..1."""
-        if not image.is_cuda:
-            from model_hosts.talking_gaussian.training.cpu_structure import similarity  # noqa: PLC0415 - numba
+        """SSIM of every pixel and channel, [B, C, H, W], of two pictures in 0..1; the first is learnt."""
+        if image.is_cuda:
+            from model_hosts.talking_gaussian.training import cuda_structure  # noqa: PLC0415 - needs Triton
 
-            return similarity(image, target, self._window[_RADIUS:].numpy(), _C1, _C2)
-        return self.by_products(image, target)
+            return cuda_structure.similarity(image, target, self._window, _C1, _C2)
+        from model_hosts.talking_gaussian.training import cpu_structure  # noqa: PLC0415 - needs numba
 
-    def by_products(self, image: Tensor, target: Tensor) -> Tensor:
-        """The same, as a GPU computes it."""
-        # The target's own moments need no gradient: blurred apart they cost no backward pass.
-        mean_a, aa, ab = torch.chunk(self._blur(torch.cat([image, image * image, image * target], 1)), 3, 1)
-        with torch.no_grad():
-            mean_b, bb = torch.chunk(self._blur(torch.cat([target, target * target], 1)), 2, 1)
-        variance_a, variance_b = aa - mean_a * mean_a, bb - mean_b * mean_b
-        covariance = ab - mean_a * mean_b
-        numerator = (2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)
-        denominator = (mean_a * mean_a + mean_b * mean_b + _C1) * (variance_a + variance_b + _C2)
-        similarity: Tensor = numerator / denominator
-        return similarity
-
-
-def _window() -> Tensor:
-    offset = torch.arange(-_RADIUS, _RADIUS + 1)
-    kernel = torch.exp(-0.5 * (offset / _SIGMA) ** 2)
-    return kernel / kernel.sum()
-
-
-def _band(side: int) -> Tensor:
-    """Symmetric matrix [side, side] whose product with a column of pixels is the Gaussian blur of it."""
-    kernel = _window()
-    index = torch.arange(side)
-    distance = (index[:, None] - index[None]).abs()
-    return torch.where(distance <= _RADIUS, kernel[(distance + _RADIUS).clamp(max=2 * _RADIUS)], 0.0)
+        return cpu_structure.similarity(image, target, self._window[_RADIUS:].numpy(), _C1, _C2)
 
 
 def masked_mean(value: Tensor, mask: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ class TriPlanes(nn.Module):
     def forward(self, offset: Tensor) -> Tensor:
         """Features [N, encoding] of positions [N, 3] relative to the cube's centre."""
         unit = offset / self.bound
-        where = torch.stack([unit[:, [0, 1]], unit[:, [1, 2]], unit[:, [0, 2]]])[:, None]
+        # Slices: indices in a list would be copied to a GPU in each step, which no graph can hold.
+        where = torch.stack([unit[:, 0:2], unit[:, 1:3], unit[:, 0::2]])[:, None]
         features = [
             functional.grid_sample(level, where, align_corners=True, padding_mode="border")[:, :, 0]
             for level in self.levels
@@ -82,11 +83,20 @@ class Deformation(nn.Module):
     def forward(self, offset: Tensor, code: Tensor | None, expression: Tensor | None) -> Tensor:
         """Raw outputs [B, N, 14] for positions [N, 3], codes [B, A] and expressions [B, E]."""
         features = self.planes(offset)
-        hidden = self.encode(features)[None]
-        if self.code is not None and self.code_attention is not None and code is not None:
-            hidden = hidden + self.code(code[:, None] * (1 + self.code_attention(features)))
-        if self.expr is not None and self.expr_attention is not None and expression is not None:
-            hidden = hidden + self.expr(expression[:, None] * (1 + self.expr_attention(features)))
+        gates, weights = [], []
+        for value, layer, attention in (
+            (code, self.code, self.code_attention),
+            (expression, self.expr, self.expr_attention),
+        ):
+            if value is not None and layer is not None and attention is not None:
+                gates.append(1 + attention(features))
+                weights.append(layer.weight * value[:, None])
+        # W (v * gate) = (W * v) gate: weights for each frame cost less than inputs for each Gaussian of each.
+        gate, weight = torch.cat(gates, 1), torch.cat(weights, 2)
+        batch = len(weight)
+        hidden = torch.baddbmm(
+            self.encode(features).expand(batch, -1, -1), gate.expand(batch, -1, -1), weight.transpose(1, 2)
+        )
         raw: Tensor = self.out(functional.relu(self.hidden(functional.relu(hidden))))
         return raw
 

@@ -21,7 +21,7 @@ class Objective:
     """Turns drawn channels into a loss.
 
     Args:
-        frames: The clip; gives the plate and the size of the boxes' pictures.
+        frames: The clip; gives the plate and the device.
         weights: Of the terms.
         lip_box, eye_box: Width and height of the boxes in pixels.
         plate: Instead of the clip's, if it is learnt.
@@ -38,8 +38,7 @@ class Objective:
         self.weights = weights
         self.plate = frames.plate if plate is None else plate
         self.lip_box, self.eye_box = lip_box, eye_box
-        self.structure = Structure(frames.size, frames.device)
-        self.lip_structure = Structure((lip_box[1], lip_box[0]), frames.device)
+        self.structure = Structure(frames.device)
 
     def compose(self, drawn: Tensor) -> Tensor:
         """The picture over the plate, [B, 3, H, W]."""
@@ -65,7 +64,7 @@ class Objective:
         wanted = torch.where(inside > 0, wanted, image.detach())
         loss = masked_mean(difference.abs(), inside)
         loss = loss + self.weights.pyramid * pyramid(image, wanted, inside)
-        loss = loss + 0.2 * (1 - self.lip_structure(image, wanted)).mean()
+        loss = loss + 0.2 * (1 - self.structure(image, wanted)).mean()
         loss = loss + 0.2 * masked_mean(1 - alpha, inside)
         loss = loss + self.weights.maps * masked_mean(drawn[:, 5:], 1 - target.head)
         return loss, masked_mean(difference.detach() ** 2, inside)
@@ -119,7 +118,8 @@ class Objective:
             # What no frame shows keeps its first colour; without this it drifts to fire and snow.
             total = total + weights.anchor * (branch.rgb - branch.first_rgb).abs().mean()
             large = functional.relu(branch.log_scale - math.log(weights.size_limit))
-            ordered = branch.log_scale.sort(-1).values
-            needle = functional.relu(ordered[:, 2] - ordered[:, 1] - math.log(_THIN))
+            longest, shortest = branch.log_scale.amax(-1), branch.log_scale.amin(-1)
+            middle = branch.log_scale.sum(-1) - longest - shortest
+            needle = functional.relu(longest - middle - math.log(_THIN))
             total = total + weights.size * large.mean() + weights.thinness * needle.mean()
         return total

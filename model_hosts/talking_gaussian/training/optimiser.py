@@ -15,18 +15,45 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def make_optimiser(scene: Scene, branches: tuple[str, ...], rates: Rates) -> torch.optim.Optimizer:
-    """AdamW over what a stage learns; each group keeps its full rate under `base`."""
-    groups: list[dict[str, object]] = [{"params": list(scene.embed.parameters()), "base": rates.network}]
+    """AdamW over what a stage learns; each group keeps its full rate under `base`.
+
+    All rates are tensors on the device, and all moments exist from the start, so that a CUDA graph can hold
+    a step.
+    """
+    by_rate: dict[float, list[nn.Parameter]] = {rates.network: list(scene.embed.parameters())}
     for name in branches:
         branch = scene.branches[name]
-        groups += [{"params": [value], "base": getattr(rates, part)} for part, value in branch.rows.items()]
-        planes = list(branch.net.planes.parameters())
-        rest = [value for key, value in branch.net.named_parameters() if not key.startswith("planes.")]
-        groups += [{"params": planes, "base": rates.planes}, {"params": rest, "base": rates.network}]
+        for part, value in branch.rows.items():
+            by_rate.setdefault(getattr(rates, part), []).append(value)
+        for key, value in branch.net.named_parameters():
+            rate = rates.planes if key.startswith("planes.") else rates.network
+            by_rate.setdefault(rate, []).append(value)
     if scene.plate is not None and "torso" in branches:
-        groups.append({"params": [scene.plate], "base": rates.plate})
+        by_rate.setdefault(rates.plate, []).append(scene.plate)
+    device = scene.embed.weight.device
+    groups = [
+        {"params": values, "base": rate, "lr": torch.tensor(rate, device=device)}
+        for rate, values in by_rate.items()
+    ]
     # Fused, it also leaves out steps whose `found_inf` is set, without a GPU having to be waited for.
-    return torch.optim.AdamW(groups, lr=1e-3, betas=_BETAS, eps=1e-15, weight_decay=0.0, fused=True)
+    optimiser = torch.optim.AdamW(
+        groups,
+        lr=torch.tensor(1e-3, device=device),
+        betas=_BETAS,
+        eps=1e-15,
+        weight_decay=0.0,
+        fused=True,
+        capturable=device.type == "cuda",
+    )
+    for values in by_rate.values():
+        for value in values:
+            optimiser.state[value] = _at_start(value)
+    return optimiser
+
+
+def _at_start(value: nn.Parameter) -> dict[str, Tensor]:
+    like = value.detach()
+    return {"step": torch.zeros((), device=value.device)} | {part: torch.zeros_like(like) for part in MOMENTS}
 
 
 def carry(optimiser: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, source: Tensor) -> None:
@@ -41,9 +68,7 @@ def carry(optimiser: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter
     """
     for group in optimiser.param_groups:
         group["params"] = [new if value is old else value for value in group["params"]]
-    state = optimiser.state.pop(old, None)
-    if state is None:
-        return
+    state = optimiser.state.pop(old)
     fresh = source < 0
     for moment in MOMENTS:
         rows = state[moment][source.clamp_min(0)]
@@ -71,4 +96,4 @@ def restore_moments(optimiser: torch.optim.Optimizer, scene: Scene, state: dict[
             value = values[name]
             # The fused optimiser goes through memory, so moments must lie as their parameter does.
             like = value.detach() if part in MOMENTS else tensor.to(value.device)
-            optimiser.state.setdefault(value, {})[part] = torch.empty_like(like).copy_(tensor)
+            optimiser.state[value][part] = torch.empty_like(like).copy_(tensor)

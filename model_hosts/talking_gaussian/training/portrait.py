@@ -45,6 +45,9 @@ class Portrait:
             pivot=(width / 2, TORSO_PIVOT * height),
         )
         check_device(device)
+        if device.type == "cuda":
+            # Ten bits of mantissa are enough for the networks; nothing else here multiplies matrices.
+            torch.set_float32_matmul_precision("high")
         self.frames = Frames(data, device)
         plate = self.frames.plate if settings.learn_plate else None
         self.scene = Scene(initial_gaussians(data, settings), self.shape, settings, plate).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -65,15 +66,14 @@ def _gsplat(splats: Splats, focal: float, centre: tuple[float, float], size: tup
     from gsplat import rasterization  # noqa: PLC0415 - exists in the CUDA environment only
 
     batch = len(splats.means)
-    device = splats.means.device
-    camera = torch.tensor([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], device=device)
+    view, camera = _camera(focal, centre, splats.means.device)
     image, alpha, _ = rasterization(
         splats.means,
         splats.quats,
         splats.scales,
         splats.opacities,
         splats.colours,
-        torch.eye(4, device=device).expand(batch, 1, 4, 4),
+        view.expand(batch, 1, 4, 4),
         camera.expand(batch, 1, 3, 3),
         size[1],
         size[0],
@@ -81,3 +81,10 @@ def _gsplat(splats: Splats, focal: float, centre: tuple[float, float], size: tup
         near_plane=NEAR,
     )
     return torch.cat([image[:, 0], alpha[:, 0]], -1).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _camera(focal: float, centre: tuple[float, float], device: torch.device) -> tuple[Tensor, Tensor]:
+    """View [4, 4] that changes nothing, and intrinsics [3, 3]; kept, since a copy to a GPU waits for it."""
+    intrinsics = [[focal, 0.0, centre[0]], [0.0, focal, centre[1]], [0.0, 0.0, 1.0]]
+    return torch.eye(4, device=device), torch.tensor(intrinsics, device=device)

@@ -134,6 +134,9 @@ class Scene(nn.Module):
         plate: The picture behind the person [1, 3, H, W], if it is to be learnt too.
     """
 
+    _pivot: Tensor
+    _centre: Tensor
+
     def __init__(
         self, starts: dict[str, Start], shape: Shape, settings: Settings, plate: Tensor | None = None
     ) -> None:
@@ -148,6 +151,12 @@ class Scene(nn.Module):
         self.mouth = Branch(starts["mouth"], settings.mouth, code, 0, True, generator)
         self.torso = Branch(starts["torso"], settings.torso, 0, CONDITION, False, generator)
         self.plate = None if plate is None else nn.Parameter(plate.contiguous().clone())
+        # Buffers: a constant made in a step would be copied to a GPU each time. They are not saved.
+        self.register_buffer("_pivot", torch.tensor(shape.pivot), persistent=False)
+        self.register_buffer("_centre", torch.tensor(shape.centre), persistent=False)
+        for name in self.branches:
+            maps = torch.tensor([float(name != "torso"), float(name == "mouth")])
+            self.register_buffer(f"_{name}_maps", maps, persistent=False)
 
     @property
     def branches(self) -> dict[str, Branch]:
@@ -174,7 +183,7 @@ class Scene(nn.Module):
             else:
                 splats, delta = branch.deform(code, drive.expression if name == "face" else None)
                 posed = _pose(splats, branch, drive.pose)
-            maps = torch.tensor([float(name != "torso"), float(name == "mouth")], device=posed.means.device)
+            maps = self.get_buffer(f"_{name}_maps")
             colours = torch.cat([posed.colours.clamp_min(0), maps.expand(*posed.means.shape[:2], MAPS)], -1)
             parts.append(posed._replace(colours=colours))
             deltas.append(delta)
@@ -183,9 +192,7 @@ class Scene(nn.Module):
     def _follow(self, splats: Splats, track: Tensor) -> Splats:
         """Moves the torso by a 2-D similarity of the picture at constant depth."""
         depth = splats.means[..., 2:]
-        pivot = torch.tensor(self.shape.pivot, device=depth.device)
-        centre = torch.tensor(self.shape.centre, device=depth.device)
-        anchor = (pivot - centre) / self.shape.focal * depth
+        anchor = (self._pivot - self._centre) / self.shape.focal * depth
         offset = splats.means[..., :2] - anchor
         cosine, sine = track[:, 3].cos()[:, None], track[:, 3].sin()[:, None]
         turned = torch.stack(
@@ -238,17 +245,11 @@ def quaternions(rotation: Tensor) -> Tensor:
     Such a rotation is near a half turn about x, where the trace formula is singular: the half turn is
     factored out.
     """
-    half = torch.tensor([1.0, -1.0, -1.0], device=rotation.device)
-    rest = half[:, None] * rotation
-    w = torch.sqrt((1 + rest[:, 0, 0] + rest[:, 1, 1] + rest[:, 2, 2]).clamp_min(1e-9)) / 2
-    rest_quat = torch.stack(
-        [
-            w,
-            (rest[:, 2, 1] - rest[:, 1, 2]) / (4 * w),
-            (rest[:, 0, 2] - rest[:, 2, 0]) / (4 * w),
-            (rest[:, 1, 0] - rest[:, 0, 1]) / (4 * w),
-        ],
-        -1,
+    # R = diag(1, -1, -1) S: rows 1 and 2 change their signs.
+    x, y, z = rotation[:, 0], -rotation[:, 1], -rotation[:, 2]
+    w = torch.sqrt((1 + x[:, 0] + y[:, 1] + z[:, 2]).clamp_min(1e-9)) / 2
+    i, j, k = (
+        difference / (4 * w) for difference in (z[:, 1] - y[:, 2], x[:, 2] - z[:, 0], y[:, 0] - x[:, 1])
     )
-    turn = torch.tensor([0.0, 1.0, 0.0, 0.0], device=rotation.device).expand_as(rest_quat)
-    return multiply(turn, rest_quat)
+    # Times the half turn (0, 1, 0, 0) on the left.
+    return torch.stack([-i, w, -k, j], -1)

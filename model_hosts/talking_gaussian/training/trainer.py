@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ _CHECK_EVERY = 20
 _KEEP_EVERY = 100
 """Steps between two states in memory that a training can roll back to."""
 _ROLLBACKS = 3
+_Drawn = TypeVar("_Drawn")
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 - reads as a statement, like DatasetInvalid
@@ -163,7 +164,7 @@ class Trainer(Portrait):
                 return False
             result = self._attempt(learner, step)
             if result is None:
-                self._halve_batch()
+                self._halve_batch(learner)
                 step = good.restore(learner)
                 continue
             step += 1
@@ -183,10 +184,16 @@ class Trainer(Portrait):
             if "progress" in due:
                 self._tell(self._progress(stage, step, *result))
             if "preview" in due:
-                index = preview_frame(self.data)
-                self._tell(Preview(stage.name, step, index, beside_truth(self, index)))
-        self._finish(stage)
+                self._tell(self._drawn_beside(learner, functools.partial(self._preview, stage, step)))
+        self._finish(stage, learner)
         return True
+
+    def _drawn_beside(self, learner: Learner, draw: Callable[[], _Drawn]) -> _Drawn:
+        """What is drawn beside the training, which makes room for it when memory is short."""
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return draw()
+        learner.make_room()
+        return draw()
 
     def _attempt(self, learner: Learner, step: int) -> tuple[Tensor, Tensor] | None:
         """Loss and error of a step, or None if memory is too short for it."""
@@ -196,7 +203,7 @@ class Trainer(Portrait):
             # Handled by the caller: the traceback that ends here holds what is to be freed.
             return None
 
-    def _halve_batch(self) -> None:
+    def _halve_batch(self, learner: Learner) -> None:
         if self.batch == 1:
             raise DeviceUnsuitableError(
                 f"the memory of {self.device} is too small for a single frame; "
@@ -205,8 +212,7 @@ class Trainer(Portrait):
         before, self.batch = self.batch, self.batch // 2
         # Steps that see fewer frames are noisier by the root of their share.
         self._rate *= math.sqrt(self.batch / before)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        learner.make_room()
         self._note("batch_halved", f"memory is short: {self.batch} frames a step from here on, not {before}")
 
     def _slow_down(self, stage: Stage, step: int) -> None:
@@ -231,7 +237,7 @@ class Trainer(Portrait):
                 learner.healthy()
                 self._pace.measured(stage.name, time.monotonic() - began)
                 if not fits:
-                    self._halve_batch()
+                    self._halve_batch(learner)
 
     def _looked(self, learner: Learner) -> bool:
         try:
@@ -240,9 +246,9 @@ class Trainer(Portrait):
             return False
         return True
 
-    def _finish(self, stage: Stage) -> None:
+    def _finish(self, stage: Stage, learner: Learner) -> None:
         began = time.monotonic()
-        metrics = stage_metrics(self, stage.branches)
+        metrics = self._drawn_beside(learner, lambda: stage_metrics(self, stage.branches))
         self._pace.ended(time.monotonic() - began)
         counts = {name: branch.count for name, branch in self.scene.branches.items()}
         self._tell(StageMetrics(stage.name, metrics, counts, round(self.seconds.get(stage.name, 0.0), 3)))
@@ -293,6 +299,10 @@ class Trainer(Portrait):
             psnr=psnr(float(error)),
             seconds_left=round(self._pace.left(step), 2),
         )
+
+    def _preview(self, stage: Stage, step: int) -> Preview:
+        index = preview_frame(self.data)
+        return Preview(stage.name, step, index, beside_truth(self, index))
 
     def _note(self, kind: NoteKind, message: str) -> None:
         self._tell(Note(kind, message))
