@@ -60,7 +60,7 @@ class Scheduler:
         self._running: dict[str, Lease] = {}
         self._news: deque[tuple[Callable[[Lease], None], Lease]] = deque()
         self._telling = False
-        self._doubtful: set[str] = set()
+        self._touched: set[str] = set()
 
     @property
     def waiting(self) -> list[Request]:
@@ -110,7 +110,7 @@ class Scheduler:
             self._running.pop(lease.request.id, None)
         self.ledger.end(lease)
         back = self._waiting.add(lease.request, lease.asked) if again else None
-        self._serve(self._touched(lease), back)
+        self._serve(self._around(lease), back)
         return True
 
     def rest(self, lease: Lease) -> bool:
@@ -119,7 +119,7 @@ class Scheduler:
             return False
         self._running.pop(lease.request.id, None)
         self.ledger.change(lease, LeaseState.IDLE, self._clock())
-        self._serve(self._touched(lease))
+        self._serve(self._around(lease))
         return True
 
     def resume(self, lease: Lease) -> Lease | None:
@@ -187,7 +187,7 @@ class Scheduler:
     def _places(self) -> list[Place]:
         return list(self.ledger.places.values())
 
-    def _touched(self, lease: Lease) -> list[Place]:
+    def _around(self, lease: Lease) -> list[Place]:
         """Where others may be served when the work of a lease has ended: anywhere, where a quota was full."""
         limited = lease.request.tenant in self.rules.quotas
         return self._places() if limited else [self.ledger.places[lease.device]]
@@ -247,19 +247,20 @@ class Scheduler:
         self._settle(now)
 
     def _settle(self, now: float) -> None:
-        """Finds other places for those whose own was taken by more urgent work, then tells what happened."""
-        while self._doubtful:
-            doubtful = [self.ledger.places[identifier] for identifier in self._doubtful]
-            self._doubtful.clear()
-            freed = []
-            for place in doubtful:
-                marks = [self._waiting.all[identifier] for identifier in place.earmarks]
-                for waiting in sorted(marks, key=_turn):
+        """Sees to what decisions did to others, then tells what happened.
+
+        More urgent work may have taken what was kept for somebody: another place is sought for him. Who was
+        asked to leave may leave more than was needed: others wait for that, too.
+        """
+        while self._touched:
+            places = [self.ledger.places[identifier] for identifier in self._touched]
+            self._touched.clear()
+            for place in places:
+                for waiting in sorted((self._waiting.all[mark] for mark in place.earmarks), key=_turn):
                     if waiting.earmark and not policy.holds(waiting.earmark, self.ledger):
                         self._unmark(waiting)
                         self._decide(waiting, now)
-                        freed.append(place)
-            self._serve_classes(freed, now)
+            self._serve_classes(places, now)
         self._tell()
 
     def _serve_classes(self, places: list[Place], now: float) -> None:
@@ -327,8 +328,8 @@ class Scheduler:
     def _apply(self, waiting: Waiting, decision: Grant | Reserve, now: float) -> None:
         request = waiting.request
         device = decision.earmark.device if isinstance(decision, Reserve) else decision.device
-        if self.ledger.places[device].earmarks:
-            self._doubtful.add(device)
+        if self.ledger.places[device].earmarks or isinstance(decision, Reserve):
+            self._touched.add(device)
         if isinstance(decision, Reserve):
             self.ledger.keep(decision.earmark)
             self._waiting.mark(waiting, decision.earmark)
