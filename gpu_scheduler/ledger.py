@@ -126,7 +126,8 @@ class Ledger:
         self.by_room = {work: SortedIndex() for work in Class}
         self.by_leaving = {work: SortedIndex() for work in Class}
         self.by_reach = {work: SortedIndex() for work in Class}
-        self._moved: set[Place] = set()
+        # In the order in which they moved: what is decided does not depend on chance.
+        self._moved: dict[str, Place] = {}
         self._token = 0
         self._chosen: dict[tuple[str, tuple[int, int]], tuple[Place, ...]] = {}
         self.common: frozenset[str] = frozenset()
@@ -163,10 +164,10 @@ class Ledger:
             self._confirm(place)
             if identifier in read or place.leases or place.earmarks:
                 place.foreign = _foreign(place)
-                self._moved.add(place)
+                self._moved[place.device.id] = place
             else:
                 del self.places[identifier]
-                self._moved.discard(place)
+                self._moved.pop(identifier, None)
                 self._unlist(identifier)
         if known.keys() != self.places.keys() or any(
             _identity(place.device) != _identity(known[identifier])
@@ -174,13 +175,13 @@ class Ledger:
         ):
             self._chosen.clear()
             self.common = frozenset(device.id for device in choose(self._devices(), "auto"))
-            self._moved.update(self.places.values())
+            self._moved.update(self.places)
 
     def cordon(self, device: str, cordoned: bool) -> None:
         """Closes a device for everything new, or opens it again."""
         place = self.places[device]
         place.cordoned = cordoned
-        self._moved.add(place)
+        self._moved[place.device.id] = place
 
     def grant(self, request: Request, device: str, asked: float, now: float, *, protected: bool) -> Lease:
         """Gives a request a lease of its own."""
@@ -235,13 +236,13 @@ class Ledger:
         """Keeps memory of a device for a request."""
         place = self.places[mark.device]
         place.mark(mark)
-        self._moved.add(place)
+        self._moved[place.device.id] = place
 
     def unkeep(self, mark: Earmark) -> None:
         """Keeps it no longer."""
         place = self.places[mark.device]
         place.unmark(mark)
-        self._moved.add(place)
+        self._moved[place.device.id] = place
 
     def _devices(self) -> list[Device]:
         return [place.device for place in self.places.values()]
@@ -268,7 +269,7 @@ class Ledger:
         else:
             place.leaving += lease.bytes
         self._charge(lease, 1)
-        self._moved.add(place)
+        self._moved[place.device.id] = place
 
     def _remove(self, lease: Lease) -> None:
         place, request = self.places[lease.device], lease.request
@@ -290,7 +291,7 @@ class Ledger:
         else:
             place.leaving -= lease.bytes
         self._charge(lease, -1)
-        self._moved.add(place)
+        self._moved[place.device.id] = place
 
     def _charge(self, lease: Lease, sign: int) -> None:
         """Charges a tenant for a lease, or no longer."""
@@ -313,8 +314,7 @@ class Ledger:
     def put_in_order(self) -> None:
         """Brings the orders of the devices up to date; the policy does so before it asks."""
         while self._moved:
-            place = self._moved.pop()
-            identifier = place.device.id
+            identifier, place = self._moved.popitem()
             if place.is_open and identifier in self.common:
                 self._order(identifier, place)
             else:

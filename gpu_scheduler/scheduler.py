@@ -60,7 +60,7 @@ class Scheduler:
         self._running: dict[str, Lease] = {}
         self._news: deque[tuple[Callable[[Lease], None], Lease]] = deque()
         self._telling = False
-        self._touched: set[str] = set()
+        self._touched: dict[str, None] = {}
 
     @property
     def waiting(self) -> list[Request]:
@@ -183,6 +183,11 @@ class Scheduler:
             return explain_waiting(waiting, self.ledger, self.rules, self._clock())
         lease = self._running.get(identifier)
         return explain_granted(lease, self.ledger) if lease else ""
+
+    def waited(self, identifier: str) -> float:
+        """For how many seconds a request has waited; 0 for one that does not."""
+        waiting = self._waiting.all.get(identifier)
+        return self._clock() - waiting.asked if waiting else 0.0
 
     def _places(self) -> list[Place]:
         return list(self.ledger.places.values())
@@ -329,7 +334,7 @@ class Scheduler:
         request = waiting.request
         device = decision.earmark.device if isinstance(decision, Reserve) else decision.device
         if self.ledger.places[device].earmarks or isinstance(decision, Reserve):
-            self._touched.add(device)
+            self._touched[device] = None
         if isinstance(decision, Reserve):
             self.ledger.keep(decision.earmark)
             self._waiting.mark(waiting, decision.earmark)

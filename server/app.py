@@ -32,6 +32,7 @@ from viseme.v1 import (
 from server.api.admin import AdminServicer, HostOperations
 from server.api.admission import Admission
 from server.api.avatars import AvatarServicer
+from server.api.devices import DeviceDesk
 from server.api.dialogue import DialogueServicer
 from server.api.interceptors import CallInterceptor
 from server.api.operations import OperationsServicer
@@ -41,6 +42,7 @@ from server.config import Settings
 from server.dialogue.hosts import HostAccess
 from server.errors import PortInUse
 from server.host_calls import ModelHosts
+from server.hosts.gpu_leases import HostLeases
 from server.hosts.pool import HostPool
 from server.llm.embedded import EmbeddedProvider
 from server.llm.failover import Failover
@@ -53,6 +55,8 @@ from server.operations.avatar_work import AvatarWork
 from server.operations.desk import OperationDesk
 from server.operations.runner import OperationRunner
 from server.operations.store import OperationStore
+from server.operations.training_lease import TrainingLeases
+from server.placement import Placement
 from server.progress import ProgressSink
 from server.store.avatars import BUILTIN, AvatarStore
 from server.store.recordings import RecordingStore
@@ -77,6 +81,7 @@ class Application:
         hosts: The model hosts; None means those of the settings' manifests.
         builtin_avatars: Directory of the avatars that ship with viseme.
         progress: Hears of environments being built.
+        placement: Shares the devices; None means those of this machine.
     """
 
     def __init__(
@@ -86,15 +91,18 @@ class Application:
         hosts: Hosts | None = None,
         builtin_avatars: Path = BUILTIN,
         progress: ProgressSink | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self.settings = settings
         installer = AssetInstaller(settings.home)
+        self.placement = placement or Placement()
         self.hosts: Hosts = hosts or HostPool(
             settings.home,
             settings.manifests,
             asset_path=installer.path,
             threads=settings.threads,
             progress=progress,
+            leases=HostLeases(self.placement),
         )
         self._fetch_for_training = partial(_fetch, installer, self.hosts, settings.hosts.train)
         limits = settings.limits
@@ -197,6 +205,7 @@ class Application:
             await provider.close()
         await asyncio.to_thread(self._decoder.close)
         await self.hosts.close()
+        await self.placement.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         _log.info("stopped")
 
@@ -204,6 +213,17 @@ class Application:
         """Cancels what `stop` still waits for."""
         if self._server is not None:
             await self._server.stop(0)
+
+    def _training_leases(self) -> TrainingLeases:
+        host, hosts = self.settings.hosts.train, self.hosts
+        manifest = hosts.manifests.get(host) if isinstance(hosts, HostPool) else None
+        return TrainingLeases(
+            self.placement,
+            hosts,
+            host,
+            gpu_memory_mib=manifest.gpu_memory_mib if manifest else 0,
+            memory_mib=manifest.memory_mib if manifest else 0,
+        )
 
     def _add_services(self, server: grpc.aio.Server, operations: OperationStore) -> Sequence[str]:
         """Adds all services; returns the full names of viseme's own."""
@@ -223,6 +243,7 @@ class Application:
             host=settings.hosts.train,
             avatars=avatars,
             recordings=recordings,
+            leases=self._training_leases(),
             fetch=self._fetch_for_training,
         )
         self._runner = OperationRunner(
@@ -242,7 +263,11 @@ class Application:
             settings=settings, avatars=avatars, hosts=hosts, decoder=self._decoder, admission=admission
         )
         admin = AdminServicer(
-            hosts=self.hosts, admission=admission, home=settings.home, llm_providers=lambda: answers.names
+            hosts=self.hosts,
+            admission=admission,
+            home=settings.home,
+            llm_providers=lambda: answers.names,
+            devices=DeviceDesk(self.placement),
         )
         dialogue_pb2_grpc.add_DialogueServiceServicer_to_server(dialogue, server)
         render_pb2_grpc.add_RenderServiceServicer_to_server(rendering, server)

@@ -35,6 +35,12 @@ class ModelHosts(Protocol):
     async def describe(self, name: str) -> host_pb2.DescribeResponse:
         """What a host is and has; starts it when it does not run."""
 
+    async def place(self, name: str, device: str | None) -> None:
+        """Lets a host use one GPU only from now on; a process of it that may use another is stopped."""
+
+    def pid(self, name: str) -> int | None:
+        """The process of a host; None when it does not run."""
+
 
 def transcriber(channel: grpc.aio.Channel) -> TranscribeServiceAsyncStub:
     """The calls of a transcribe host."""

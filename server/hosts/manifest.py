@@ -18,7 +18,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _CLAUSE: Final = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+)\.(\d+)")
 _KEYS: Final = frozenset(
-    {"name", "module", "capabilities", "python", "lock", "hashed", "memory_mib", "assets"}
+    {"name", "module", "capabilities", "python", "lock", "hashed", "memory_mib", "gpu_memory_mib", "assets"}
 )
 
 
@@ -84,6 +84,7 @@ class HostManifest:
         optional_assets: Names it uses when they are installed.
         hashed: Whether the lock has a hash for every package. It has not where one version of a package has
             builds for different devices, as torch's.
+        gpu_memory_mib: GPU memory to reserve before it starts, in MiB; 0 for a host that uses no GPU.
     """
 
     name: str
@@ -96,6 +97,7 @@ class HostManifest:
     required_assets: tuple[str, ...] = ()
     optional_assets: tuple[str, ...] = ()
     hashed: bool = True
+    gpu_memory_mib: int = 0
 
     @property
     def assets(self) -> tuple[str, ...]:
@@ -175,6 +177,9 @@ def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
     memory = table.get("memory_mib")
     if not isinstance(memory, int) or isinstance(memory, bool) or memory <= 0:
         raise ValueError("'memory_mib' must be a positive whole number")
+    gpu_memory = table.get("gpu_memory_mib", 0)
+    if not isinstance(gpu_memory, int) or isinstance(gpu_memory, bool) or gpu_memory < 0:
+        raise ValueError("'gpu_memory_mib' must be a whole number, not below 0")
     hashed = table.get("hashed", True)
     if not isinstance(hashed, bool):
         raise ValueError("'hashed' must be true or false")
@@ -189,6 +194,7 @@ def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
         required_assets=_strings(assets, "required"),
         optional_assets=_strings(assets, "optional"),
         hashed=hashed,
+        gpu_memory_mib=gpu_memory,
     )
 
 

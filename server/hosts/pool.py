@@ -16,6 +16,7 @@ from server.errors import HostLost, HostNotFound, HostNotStarted, VisemeError
 from server.host_calls import calling
 from server.hosts.backoff import RestartPolicy
 from server.hosts.environments import EnvironmentBuilder
+from server.hosts.gpu_leases import HostLeases
 from server.hosts.launcher import Launcher
 from server.hosts.logs import tail
 from server.hosts.manifest import HostManifest, load_manifests
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 _MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _DESCRIBE_SECONDS: Final = 10.0
 _RESTART_GRACE_SECONDS: Final = 10.0
+# Who moves a host has ended his calls.
+_PLACE_GRACE_SECONDS: Final = 2.0
+# A host that is to make room finishes what it does first, also a long video.
+_LEAVE_GRACE_SECONDS: Final = 600.0
 
 
 class HostPool:
@@ -45,6 +50,7 @@ class HostPool:
         policy: When hosts that died are started again.
         packages: Further top-level packages that hosts may import, by directory.
         hello_seconds: How long a host may take to start.
+        leases: Gives hosts that use a GPU the right to its memory; None: they take it.
 
     Raises:
         ManifestError: A host.toml is wrong.
@@ -62,6 +68,7 @@ class HostPool:
         policy: RestartPolicy | None = None,
         packages: Mapping[str, Path] | None = None,
         hello_seconds: float = 60.0,
+        leases: HostLeases | None = None,
     ) -> None:
         self.manifests: Final = load_manifests(manifests)
         self._asset_path = asset_path
@@ -69,6 +76,8 @@ class HostPool:
         self._python = python
         self._builder = EnvironmentBuilder(home)
         self._launcher = Launcher(home, threads, packages, hello_seconds)
+        self._leases = leases
+        self._devices: dict[str, str] = {}
         self._listeners: list[Callable[[str, HostLost], None]] = []
         self._supervisors = {
             name: Supervisor(
@@ -96,7 +105,27 @@ class HostPool:
             EnvironmentFailed: Its environment cannot be built.
             ServerStopping: The pool is being closed.
         """
+        if self._leases is not None:
+            self._leases.used(name)
         return (await self._running(name)).channel
+
+    async def place(self, name: str, device: str | None) -> None:
+        """Lets a host use one GPU only from now on; a process of it that may use another is stopped.
+
+        Args:
+            name: Name of the host.
+            device: UUID of the GPU; None: it sees what the server sees.
+
+        Raises:
+            HostNotFound: There is no such host.
+        """
+        supervisor = self._supervisor(name)
+        if self._devices.get(name) != device:
+            await supervisor.stop(_PLACE_GRACE_SECONDS)
+            self._launcher.place(name, device)
+            self._devices.pop(name, None)
+            if device is not None:
+                self._devices[name] = device
 
     async def describe(self, name: str) -> host_pb2.DescribeResponse:
         """What a host is and has; starts it when it does not run.
@@ -111,6 +140,10 @@ class HostPool:
         running = await self._running(name)
         running.description = await self._ask(name, running.channel)
         return running.description
+
+    def pid(self, name: str) -> int | None:
+        """The process of a host; None when it does not run."""
+        return self._supervisor(name).pid
 
     def snapshot(self) -> list[HostStatus]:
         """How all hosts are doing, in order of name."""
@@ -181,6 +214,24 @@ class HostPool:
         return {name: path for name, path in found.items() if path is not None}
 
     async def _start(self, manifest: HostManifest) -> RunningHost:
+        leases = self._leases
+        if leases is not None and leases.needed(manifest) and self._python is None:
+            # First, for it may take minutes in which others can use the GPU.
+            await self._builder.ensure(manifest, self._progress)
+        held = await leases.acquire(manifest) if leases is not None else None
+        if leases is None or held is None:
+            return await self._connect(manifest)
+        try:
+            self._launcher.place(manifest.name, None if held.device.is_cpu else held.device.id)
+            running = await self._connect(manifest)
+        except BaseException:
+            leases.give_back(held)
+            raise
+        stop = partial(self._supervisor(manifest.name).stop, _LEAVE_GRACE_SECONDS)
+        leases.follow(manifest.name, held, running.process, stop)
+        return running
+
+    async def _connect(self, manifest: HostManifest) -> RunningHost:
         python = self._python or (await self._builder.ensure(manifest, self._progress)).python
         assets = self._assets(manifest)
         process = await self._launcher.launch(manifest, python, assets)

@@ -21,6 +21,7 @@ from server.host_calls import calling, trainer
 from server.operations.avatar_view import AvatarView
 from server.operations.runner import Report
 from server.operations.store import OperationRecord
+from server.operations.training_lease import TrainingLeases
 from server.store.avatars import AvatarStore
 from server.store.paths import parse_resource_name
 from server.store.recordings import Finding, RecordingStore, StoredRecording
@@ -41,6 +42,7 @@ class AvatarWork:
         host: Name of the train host.
         avatars: Where finished avatars go.
         recordings: What they are made of.
+        leases: Gives trainings the right to a device.
         fetch: Installs the model files of the train host that are missing. Blocks.
     """
 
@@ -51,6 +53,7 @@ class AvatarWork:
         host: str,
         avatars: AvatarStore,
         recordings: RecordingStore,
+        leases: TrainingLeases,
         fetch: Callable[[], None] = lambda: None,
     ) -> None:
         self._hosts = hosts
@@ -58,6 +61,7 @@ class AvatarWork:
         self._host = host
         self._avatars = avatars
         self._recordings = recordings
+        self._leases = leases
 
     async def create(self, record: OperationRecord, report: Report) -> Message:
         """Prepares a recording and, when that was asked for, trains the avatar."""
@@ -66,13 +70,13 @@ class AvatarWork:
         progress = _begun(record)
         await self._prepare(recording, _Reporter(progress, report, 0, _PREPARING if request.train else 1))
         if request.train:
-            await self._train(record, request.training, _Reporter(progress, report, _PREPARING, 1))
+            await self._train_leased(record, request.training, _Reporter(progress, report, _PREPARING, 1))
         return self._avatar(record)
 
     async def train(self, record: OperationRecord, report: Report) -> Message:
         """Trains the avatar of a recording."""
         request = avatar_pb2.TrainAvatarRequest.FromString(record.request)
-        await self._train(record, request, _Reporter(_begun(record), report, 0, 1))
+        await self._train_leased(record, request, _Reporter(_begun(record), report, 0, 1))
         return self._avatar(record)
 
     async def _prepare(self, recording: StoredRecording, told: _Reporter) -> None:
@@ -105,11 +109,20 @@ class AvatarWork:
                 avatar=f"avatars/{recording.identifier}",
             )
 
-    async def _train(
+    async def _train_leased(
         self, record: OperationRecord, wanted: avatar_pb2.TrainAvatarRequest, told: _Reporter
     ) -> None:
-        recording = self._recording(record)
         told.progress.task = Metadata.TASK_TRAIN
+
+        async def train(device: str) -> None:
+            await self._train(record, wanted, device, told)
+
+        await self._leases.run(record.name, wanted.device, told.say, train)
+
+    async def _train(
+        self, record: OperationRecord, wanted: avatar_pb2.TrainAvatarRequest, device: str, told: _Reporter
+    ) -> None:
+        recording = self._recording(record)
         # Beside the recording: it is moved into the store, which must be on the same file system.
         place = Path(tempfile.mkdtemp(prefix=".bundle-", dir=recording.directory))
         request = host_pb2.TrainRequest(
@@ -121,7 +134,7 @@ class AvatarWork:
             display_name=recording.about.display_name,
             default_voice=recording.about.default_voice,
             preset=wanted.preset,
-            device=wanted.device,
+            device=device,
             seed=wanted.seed,
         )
         done = False

@@ -36,6 +36,7 @@ _EXAMPLES: Final = {
     "avatars": "avatars/demo",
     "voices": "voices/af_heart",
     "hosts": "hosts/whisper",
+    "gpus": "gpus/0",
     "operations": "operations/0193a5c2",
 }
 
