@@ -12,6 +12,7 @@ from server.cli.commands import (
     avatars,
     demo,
     doctor,
+    gpus,
     hosts,
     render,
     say,
@@ -36,6 +37,10 @@ app.command("render")(render.render)
 app.add_typer(avatars.app, name="avatars")
 app.add_typer(hosts.app, name="hosts")
 app.add_typer(assets.app, name="assets")
+app.command("gpus")(gpus.gpus)
+app.command("leases")(gpus.leases)
+app.command("drain")(gpus.drain)
+app.command("top")(gpus.top)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 

@@ -26,7 +26,7 @@ from gpu_scheduler import (
     Rules,
     Scheduler,
 )
-from gpu_scheduler.ledger import OVERDUE, Place
+from gpu_scheduler.ledger import Place
 
 RULES = Rules(
     minimum_run=10,
