@@ -313,12 +313,12 @@ class Ledger:
 
     def put_in_order(self) -> None:
         """Brings the orders of the devices up to date; the policy does so before it asks."""
-        while self._moved:
-            identifier, place = self._moved.popitem()
+        for identifier, place in self._moved.items():
             if place.is_open and identifier in self.common:
                 self._order(identifier, place)
             else:
                 self._unlist(identifier)
+        self._moved.clear()
 
     def _order(self, identifier: str, place: Place) -> None:
         """Puts a place where it now belongs in the orders of what requests that are not choosy may use."""

@@ -155,6 +155,16 @@ def keep_place(request: Request, ledger: Ledger, rules: Rules) -> Reserve | None
     return Reserve(Earmark(request, best.device.id, OVERDUE))
 
 
+def make_way(earmark: Earmark, ledger: Ledger, rules: Rules, now: float) -> tuple[Lease, ...]:
+    """Who should leave the place that is kept for a request which has waited too long, where that is enough.
+
+    Idle hosts are not kept warm against it.
+    """
+    place, request = ledger.places[earmark.device], earmark.request
+    missing = request.bytes - place.available(OVERDUE, but=request.id) - place.leaving
+    return _enough([*idle_of(place), *_preemptible(place, request.work, rules, now)], missing) or ()
+
+
 def within_quota(request: Request, ledger: Ledger, rules: Rules, tenant: str | None = None) -> bool:
     """Whether a tenant may hold a request's memory beside what it holds already."""
     tenant = request.tenant if tenant is None else tenant

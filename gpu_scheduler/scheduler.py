@@ -223,14 +223,18 @@ class Scheduler:
 
     def _attend(self, waiting: Waiting, now: float) -> None:
         """Gives a request that has waited too long a place that nobody else may take."""
-        if waiting.earmark is not None and waiting.earmark.rank == OVERDUE:
+        mark = waiting.earmark
+        if mark is None and not isinstance(self._decide(waiting, now), Wait):
             return
-        if waiting.earmark is None and not isinstance(self._decide(waiting, now), Wait):
-            return
-        kept = policy.keep_place(waiting.request, self.ledger, self.rules)
-        if kept is not None:
+        if mark is None or mark.rank != OVERDUE:
+            kept = policy.keep_place(waiting.request, self.ledger, self.rules)
+            if kept is None:
+                return
             self._unmark(waiting)
             self._apply(waiting, kept, now)
+            mark = kept.earmark
+        for lease in policy.make_way(mark, self.ledger, self.rules, now):
+            self._want_back(lease, policy.asked_to_leave(lease))
 
     def _serve(self, places: list[Place], back: Waiting | None = None) -> None:
         """Serves those who wait, after something changed on some places, until nobody can be served.

@@ -43,6 +43,7 @@ from server.dialogue.hosts import HostAccess
 from server.errors import PortInUse
 from server.host_calls import ModelHosts
 from server.hosts.gpu_leases import HostLeases
+from server.hosts.manifest import load_manifests
 from server.hosts.pool import HostPool
 from server.llm.embedded import EmbeddedProvider
 from server.llm.failover import Failover
@@ -216,7 +217,7 @@ class Application:
 
     def _training_leases(self) -> TrainingLeases:
         host, hosts = self.settings.hosts.train, self.hosts
-        manifest = hosts.manifests.get(host) if isinstance(hosts, HostPool) else None
+        manifest = load_manifests(self.settings.manifests).get(host)
         return TrainingLeases(
             self.placement,
             hosts,

@@ -138,6 +138,8 @@ class Placement:
         except SchedulingRefusal as refusal:
             del self._awaited[request.id]
             raise _as_error(refusal) from refusal
+        # From now on there is something to watch.
+        self._woken.set()
         return await self._grant(request.id, future, say)
 
     async def wait_again(self, held: Held, say: Callable[[str], None]) -> Held:

@@ -82,10 +82,13 @@ async def start_world(tmp_path: Path, builtin_avatars: Path) -> AsyncIterator[St
             hosts = DoubleHosts(tmp_path)
             model = {"name": "double", "model": "m", "base_url": llm.base_url}
             limits = settings.pop("llm_limits", {})
+            placement = settings.pop("placement", None)
             settings.setdefault("llm", {"embedded": False, "providers": [model], **limits})
             settings.setdefault("listen", "127.0.0.1:0")
             values: Settings = load_settings(home=home, **settings)
-            application = Application(values, hosts=hosts, builtin_avatars=builtin_avatars)
+            application = Application(
+                values, hosts=hosts, builtin_avatars=builtin_avatars, placement=placement
+            )
             address = await application.start()
             stops.append(application.stop)
             return World(application, hosts, llm, address, home)
