@@ -72,8 +72,9 @@ def draw(
     workspace = deformer.workspace()
     rasteriser = CpuRasteriser(bundle.info.camera, bundle.background)
     poses = data.pose_statistics.vectors(data.poses)
+    expressions = (data.units - bundle.tensor("units.mean")) @ bundle.tensor("units.to_expression")
     for frame in frames:
-        state = FrameInput(lip[frame], data.expression[frame], poses[frame], data.track[frame])
+        state = FrameInput(lip[frame], expressions[frame], poses[frame], data.track[frame])
         picture = rasteriser.draw_rgb(deformer.pose(state, workspace))
         yield np.round(np.clip(picture * 255, 0, 255)).astype(np.uint8)
 

@@ -2,14 +2,19 @@
 
 Usage:
     python -m benchmarks.long_render [--avatar BUNDLE] [--seconds 600] [--json]
+    python -m benchmarks.long_render --avatar BUNDLE --seconds 300 --speech FILE … --encoder DIRECTORY
+                                     --models DIRECTORY --output DIRECTORY [--host-python PYTHON]
 
-Without --avatar a small synthetic one is rendered: neither figure depends on the avatar, the time does.
+Without --avatar a small synthetic one is rendered: neither figure depends on the avatar, the time does. With
+--speech the avatar says these recordings again and again (in the environment of the trainer, for it looks at
+the lips), and frames of the beginning, the middle and the end are left in the output folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +66,30 @@ def render_length(host: RenderProcess, bundle: Path, samples: int) -> tuple[floa
     return video, audio, memory
 
 
+def spoken(arguments: argparse.Namespace) -> Figures:
+    """Figures of an avatar that follows real speech for a long time."""
+    # What looks at pictures is only in the trainer's environment.
+    from benchmarks._spoken_render import read_speech, render_speech  # noqa: PLC0415
+    from model_hosts.talking_gaussian.preprocess.tools import Tools  # noqa: PLC0415
+
+    tools = Tools(arguments.models / "face_landmarker.task", arguments.models / "selfie_segmenter.tflite")
+    tools.check()
+    speech = [read_speech(path) for path in arguments.speech]
+    with tempfile.TemporaryDirectory(prefix="viseme-") as directory:
+        scratch = Path(directory)
+        assets = {"whisper-base": arguments.encoder.resolve()}
+        with render_process(
+            scratch / "host", scratch / "home", python=arguments.host_python, assets=assets
+        ) as host:
+            return render_speech(
+                host, arguments.avatar.resolve(), speech, arguments.seconds, tools, arguments.output
+            )
+
+
 def measure(arguments: argparse.Namespace) -> Figures:
     """All figures."""
+    if arguments.speech:
+        return spoken(arguments)
     figures: Figures = {}
     with tempfile.TemporaryDirectory(prefix="viseme-") as directory:
         scratch = Path(directory)
@@ -87,4 +114,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--avatar", type=Path, help="a bundle directory or .zip")
     parser.add_argument("--seconds", type=int, default=600, help="length of the longest render")
+    parser.add_argument("--speech", type=Path, nargs="+", help="recordings to say, with the four below")
+    parser.add_argument("--encoder", type=Path, help="the asset whisper-base")
+    parser.add_argument("--models", type=Path, help="face_landmarker.task and the other")
+    parser.add_argument("--output", type=Path, help="folder for long_render.png")
+    parser.add_argument(
+        "--host-python", type=Path, default=Path(sys.executable), help="of the talking_gaussian host"
+    )
     run("long_render", measure, parser)

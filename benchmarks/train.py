@@ -4,12 +4,13 @@ Usage (in the environment of the trainer, `tools/training_environment DIRECTORY`
     python -m benchmarks.train [--dataset DIRECTORY] [--steps N] [--sheet PNG] [--json]
     python -m benchmarks.train --dataset DIRECTORY --device cuda [--preset person] [--repeat 10] [--out FILE]
     python -m benchmarks.train --dataset DIRECTORY --bundle AVATAR --encoder DIRECTORY [--models DIRECTORY]
-                               [--renders NPZ] [--strip PNG]
+                               [--renders NPZ] [--output DIRECTORY]
 
 Without --dataset only the kernels are measured; with one, a recording, an avatar is trained on the CPU with
 the preset `laptop`, or with --device cuda on the GPU; --repeat makes the clip so many times as long, to see
 what a long one costs. With --bundle nothing is trained: an avatar that was, is held beside the frames of the
-recording that it has not seen, its lips driven by the sound alone.
+recording that it has not seen, its lips driven by the sound alone; the output folder gets a video and a strip
+of truth, avatar and, with --renders, the original side by side, and a strip of two silent seconds.
 """
 
 from __future__ import annotations
@@ -17,29 +18,36 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from benchmarks._held_out import Comparison, draw, heard_codes
+from benchmarks._pictures import evenly, write_sheet, write_video
 from benchmarks._report import Figure, Figures, run
+from benchmarks._stillness import background_flicker, silence
 from model_hosts.talking_gaussian.bundle import Bundle
+from model_hosts.talking_gaussian.driving.whisper_features import SAMPLE_RATE
 from model_hosts.talking_gaussian.images import encode_png
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load
+from model_hosts.talking_gaussian.preprocess.sound import PER_FRAME, read_wav
 from model_hosts.talking_gaussian.preprocess.tools import Tools
 from model_hosts.talking_gaussian.training.cuda import check_cuda
 from model_hosts.talking_gaussian.training.evaluate import evaluate
 from model_hosts.talking_gaussian.training.events import Event
 from model_hosts.talking_gaussian.training.export import Card, export_bundle
 from model_hosts.talking_gaussian.training.rasterise import Splats, rasterise
-from model_hosts.talking_gaussian.training.settings import PRESETS
+from model_hosts.talking_gaussian.training.settings import PRESETS, Settings
 from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames
 from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels, kernel_threads
 from model_hosts.talking_gaussian.training.trainer import Trainer
+from model_hosts.talking_gaussian.training.transfer import motion_for, recipe_for
 from tests.doubles.dense_rasteriser import dense
 from tests.doubles.webp import stored_frame
 
@@ -123,7 +131,7 @@ def training_on_a_cpu(dataset: Path, steps: int | None, sheet: Path | None) -> F
     settings = PRESETS["laptop"] if steps is None else PRESETS["laptop"].with_steps(steps)
     begun, spent = time.monotonic(), time.process_time()
     data = load(dataset)
-    trainer = Trainer(data, settings, torch.device("cpu"))
+    trainer = _trainer(data, settings, torch.device("cpu"))
     trainer.run()
     wall, cpu = time.monotonic() - begun, time.process_time() - spent
     if sheet is not None:
@@ -146,6 +154,19 @@ def training_on_a_cpu(dataset: Path, steps: int | None, sheet: Path | None) -> F
     return figures
 
 
+def _trainer(
+    data: TrainingSet,
+    settings: Settings,
+    device: torch.device,
+    watch: Callable[[Event], None] | None = None,
+) -> Trainer:
+    """As the host makes it: people start with the motion of the demo avatar."""
+    motion = motion_for(data)
+    if motion is not None:
+        settings = recipe_for(settings, data, motion)
+    return Trainer(data, settings, device, watch, motion=motion)
+
+
 def training_on_a_gpu(arguments: argparse.Namespace) -> Figures:
     """Trains on CUDA, from the prepared recording to the measured avatar."""
     settings = PRESETS[arguments.preset]
@@ -162,7 +183,8 @@ def training_on_a_gpu(arguments: argparse.Namespace) -> Figures:
     begun = time.monotonic()
     data = repeated(load(arguments.dataset), arguments.repeat)
     read = time.monotonic()
-    trainer = Trainer(data, settings, device, watch)
+    trainer = _trainer(data, settings, device, watch)
+    settings = trainer.settings
     trainer.run()
     wall = time.monotonic() - read
     if arguments.out is not None:
@@ -212,16 +234,36 @@ def beside_the_recording(arguments: argparse.Namespace) -> Figures:
     drawn = list(draw(bundle, data, heard, data.held_out))
     figures = comparison.measure("person", drawn, bounds=True)
     figures |= comparison.measure("with_true_lips", draw(bundle, data, data.lip, data.held_out))
+    figures |= background_flicker(data, drawn)
     rows = [[data.frames[frame] for frame in data.held_out], drawn]
     if arguments.renders is not None:
         original = [np.round(stored_frame(arguments.renders, int(f))).astype(np.uint8) for f in data.held_out]
         figures |= comparison.measure("original", original)
         rows.append(original)
-    if arguments.strip is not None:
-        chosen = np.linspace(0, len(data.held_out) - 1, _STRIP).astype(int)
-        strip = np.concatenate([np.concatenate([row[i] for i in chosen], 1) for row in rows])
-        arguments.strip.write_bytes(encode_png(strip))
+    still: list[npt.NDArray[np.uint8]] = []
+    if tools is not None:
+        silent, still = silence(bundle, tools)
+        figures |= silent
+    if arguments.output is not None:
+        _leave(arguments.output, rows, still, read_wav(arguments.dataset / "audio.wav"), data.held_out)
     return figures
+
+
+def _leave(
+    output: Path,
+    rows: list[list[npt.NDArray[np.uint8]]],
+    still: list[npt.NDArray[np.uint8]],
+    sound: npt.NDArray[np.int16],
+    frames: npt.NDArray[np.int64],
+) -> None:
+    """Writes what there is to look at: pictures of `frames`, one row each for truth, avatar and original."""
+    output.mkdir(parents=True, exist_ok=True)
+    write_sheet(output / "strip.png", [evenly(row, _STRIP) for row in rows])
+    if still:
+        write_sheet(output / "silence.png", [evenly(still, _STRIP)])
+    beside = (np.concatenate(pictures, 1) for pictures in zip(*rows, strict=True))
+    heard = sound[frames[0] * PER_FRAME : (frames[-1] + 1) * PER_FRAME]
+    write_video(output / "side_by_side.mp4", beside, heard, SAMPLE_RATE)
 
 
 def measure(arguments: argparse.Namespace) -> Figures:
@@ -251,7 +293,7 @@ if __name__ == "__main__":
     parser.add_argument("--encoder", type=Path, help="the asset whisper-base")
     parser.add_argument("--models", type=Path, help="face_landmarker.task and the other; for lip landmarks")
     parser.add_argument("--renders", type=Path, help="the original's held-out renders, to compare with")
-    parser.add_argument("--strip", type=Path, help="PNG to write frames to: truth, avatar, original")
+    parser.add_argument("--output", type=Path, help="folder for side_by_side.mp4, strip.png and silence.png")
     parser.add_argument("--steps", type=int, help="steps in all, instead of the preset's")
     parser.add_argument("--sheet", type=Path, help="PNG to write a contact sheet to")
     run("train", measure, parser)

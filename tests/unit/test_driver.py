@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from model_hosts.talking_gaussian.bundle import Bundle
+from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid
 from model_hosts.talking_gaussian.driving.articulation import Phone
 from model_hosts.talking_gaussian.driving.driver import Driver, rotation_vectors
+from model_hosts.talking_gaussian.driving.idle import IdleMotion
 from model_hosts.talking_gaussian.driving.state import FrameState
 from model_hosts.talking_gaussian.driving.units import UNIT_INDEX
 from tests.doubles.avatar import make_avatar
@@ -113,6 +114,99 @@ def test_the_torso_breathes_about_its_mean(avatar: Bundle) -> None:
 
 def test_a_bundle_without_driver_facts_still_moves() -> None:
     assert len(drive(make_avatar(), 1, ["mɑmi"])) > 0
+
+
+def resting(avatar: Bundle, frames: int = 60) -> Bundle:
+    """The avatar with an idle loop of this length: head and shoulders circle, brows rise and fall."""
+    turn = 2 * np.pi * np.arange(frames) / frames
+    pose, units, track = np.zeros((frames, 6)), np.full((frames, 52), 0.05), np.zeros((frames, 4))
+    pose[:, 0], pose[:, 1], pose[:, 3] = 0.02 * np.sin(turn), 0.02 * np.cos(turn), 0.001 * np.sin(turn)
+    track[:, 0] = 2.0 * np.sin(turn)
+    units[:, UNIT_INDEX["browInnerUp"]] = 0.3 + 0.1 * np.sin(turn)
+    idle = IdleMotion(*(value.astype(np.float32) for value in (pose, units, track)))
+    return dataclasses.replace(avatar, tensors={**avatar.tensors, **idle.tensors()})
+
+
+def silence(avatar: Bundle, seconds: float, pieces: int = 1) -> FrameState:
+    driver = Driver(avatar, 3, RATE)
+    length = seconds / pieces
+    quiet = np.zeros(round(length * RATE), np.int16)
+    parts = [driver.push(quiet, [Phone("_", 0.0, length)], False) for _ in range(pieces)]
+    return FrameState.concatenate([*parts, driver.finish()])
+
+
+def test_a_recorded_person_moves_as_recorded_without_a_jump(avatar: Bundle) -> None:
+    bundle = resting(avatar)
+    state = drive(bundle, 3, ["mɑmibupɛ"] * 20)
+    track = bundle.tensor("idle.track")
+    largest = np.abs(np.diff(np.concatenate([track, track[:1]]), axis=0)).max(0)
+    # How lively it is changes too, but slowly.
+    assert (np.abs(np.diff(state.torso_track, axis=0)) <= 1.2 * largest + 0.05).all()
+    assert state.torso_track[:, 0].max() > 1.5
+    # The end of the loop is no place that one would notice.
+    steps = np.abs(np.diff(state.pose[:, :3], axis=0)).max(1)
+    seams = steps[59::60]
+    assert seams.max() <= np.quantile(steps, 0.99)
+    assert (np.abs(state.pose[:, :3]) < 2.6 * avatar.tensor("pose.std")[:3]).all()
+
+
+def test_in_silence_it_moves_less_but_never_stops(avatar: Bundle) -> None:
+    quiet = silence(resting(avatar), 8.0)
+    spoken = drive(resting(avatar), 3, ["mɑmibupɛ"] * 20)
+    assert 0.2 < np.ptp(quiet.torso_track[50:, 0]) / np.ptp(spoken.torso_track[50:, 0]) < 0.6
+    moved = np.abs(np.diff(quiet.torso_track[:, 0]))
+    assert np.convolve(moved, np.ones(25), "valid").min() > 0.1
+
+
+def test_idle_motion_does_not_depend_on_how_speech_is_cut(avatar: Bundle) -> None:
+    whole, cut = (silence(resting(avatar), 4.0, pieces) for pieces in (1, 8))
+    np.testing.assert_array_equal(whole.pose, cut.pose)
+    np.testing.assert_array_equal(whole.torso_track, cut.torso_track)
+
+
+def test_the_brows_of_a_recorded_person_rest_where_they_were_recorded(avatar: Bundle) -> None:
+    brow = UNIT_INDEX["browInnerUp"]
+    # In this avatar each of the first units is an expression of its own, four times as large.
+    free, recorded = (silence(bundle, 4.0).expression[:, brow] for bundle in (avatar, resting(avatar)))
+    assert abs((recorded - free).mean() / 4 - 0.25) < 0.1
+
+
+@pytest.mark.parametrize("name", ["pose", "units", "track"])
+def test_idle_motion_that_does_not_fit_is_refused(avatar: Bundle, name: str) -> None:
+    bundle = resting(avatar)
+    tensors = {key: value for key, value in bundle.tensors.items() if key != f"idle.{name}"}
+    with pytest.raises(BundleInvalid, match=f"idle.{name} is missing"):
+        Driver(dataclasses.replace(bundle, tensors=tensors), 1, RATE)
+    short = {**bundle.tensors, f"idle.{name}": bundle.tensor(f"idle.{name}")[:, :-1]}
+    with pytest.raises(BundleInvalid, match=f"idle.{name}"):
+        Driver(dataclasses.replace(bundle, tensors=short), 1, RATE)
+    unknown = {**bundle.tensors, "idle.lip": bundle.tensor("idle.pose")}
+    with pytest.raises(BundleInvalid, match=r"idle\.lip is unknown"):
+        Driver(dataclasses.replace(bundle, tensors=unknown), 1, RATE)
+
+
+def test_a_blink_of_a_recorded_person_goes_as_far_as_their_lid_was_seen_to(avatar: Bundle) -> None:
+    names = ("blinkLeft", "blinkRight", *avatar.info.expression_names[2:])
+    size = len(names)
+    low, high = np.full(size, -9.0), np.full(size, 9.0)
+    high[:2] = 2.5
+    info = dataclasses.replace(
+        avatar.info,
+        expression_names=names,
+        drivers={**avatar.info.drivers, "expression_range": [low.tolist(), high.tolist()]},
+    )
+    to_expression = np.zeros_like(avatar.tensor("units.to_expression"))
+    # A tracker's lid: 0.2 of a unit is all that it was ever seen to move.
+    to_expression[UNIT_INDEX["eyeBlinkLeft"], 0] = to_expression[UNIT_INDEX["eyeBlinkRight"], 1] = 12.5
+    tensors = {**avatar.tensors, "units.to_expression": to_expression}
+    lids = drive(dataclasses.replace(avatar, info=info, tensors=tensors), 3, ["mɑmibupɛ"] * 20).expression[
+        :, 0
+    ]
+    assert lids.max() == pytest.approx(2.5, abs=0.01)
+    # The way down takes its time: the first frame of a blink is not a shut eye.
+    first = np.nonzero((lids[1:] > 1.3) & (lids[:-1] <= 1.3))[0] + 1
+    assert len(first) > 3
+    assert (lids[first] < 2.45).mean() > 0.5
 
 
 def test_states_can_be_cut_and_joined(avatar: Bundle) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from model_hosts.talking_gaussian.preprocess.colours import fit_colours, table_index, to_lab
-from model_hosts.talking_gaussian.preprocess.idle import find_idle
+from model_hosts.talking_gaussian.preprocess.idle import find_idle, without_blinks
 from model_hosts.talking_gaussian.preprocess.masks import label, learn_materials
 from model_hosts.talking_gaussian.preprocess.plate import background, fill_unknown
 from model_hosts.talking_gaussian.preprocess.sync import NATURAL, audio_features, measure
@@ -152,6 +152,24 @@ def test_the_idle_track_begins_where_it_ends():
         assert (np.abs(values[0] - values[-1]) <= 1.5 * steps + 2e-3).all()
     assert not np.ptp(idle.units[:, mouth], axis=0).any()
     np.testing.assert_allclose(np.linalg.det(idle.poses[:, :3, :3]), 1, atol=1e-4)
+
+
+@given(start=st.integers(0, 59), length=st.integers(1, 8))
+def test_an_idle_loop_has_no_blinks_wherever_they_were(start: int, length: int):
+    time = np.arange(60) / 60 * 2 * np.pi
+    open_ = np.tile(0.2 + 0.05 * np.sin(time)[:, None], (1, 52)).astype(np.float32)
+    units = open_.copy()
+    blink = (start + np.arange(length)) % 60
+    units[blink] += np.float32(0.7)
+    calm = without_blinks(units)
+    # Also at the end of the loop, whose neighbour is its start.
+    assert np.abs(calm - open_).max() < 0.06
+    assert np.abs(np.diff(np.concatenate([calm, calm[:1]]), axis=0)).max() < 0.03
+
+
+def test_eyes_that_never_open_are_left_as_they_are():
+    shut = np.full((20, 52), 0.9, np.float32)
+    np.testing.assert_allclose(without_blinks(shut), shut, atol=1e-6)
 
 
 def test_a_very_short_recording_has_an_idle_track_too():

@@ -13,6 +13,7 @@ import pytest
 
 from model_hosts.talking_gaussian.images import decode_png
 from model_hosts.talking_gaussian.preprocess import __main__ as command
+from model_hosts.talking_gaussian.preprocess import landmarks as face
 from model_hosts.talking_gaussian.preprocess.bundle_adjustment import angles
 from model_hosts.talking_gaussian.preprocess.dataset import MOUTH, TrainingSet, load
 from model_hosts.talking_gaussian.preprocess.gate import ClipRefused
@@ -109,6 +110,27 @@ def test_the_lips_are_what_was_drawn(data: TrainingSet):
     assert np.corrcoef(closed, opening)[0, 1] > 0.6
     shown = (data.labels == MOUTH).sum((1, 2))
     assert np.corrcoef(shown, opening)[0, 1] > 0.95
+
+
+def test_the_lip_code_says_where_lips_and_chin_are(made: Made, data: TrainingSet):
+    shape = data.lip_shape
+    assert shape is not None
+    with np.load(made.directory / "truth.npz") as truth:
+        landmarks = truth["landmarks"][:, [*face.OUTER_LIPS, *face.CHIN], :2]
+    for frame in (3, 30, 60):
+        points = shape.points.copy()
+        points[:, :2] += np.tensordot(data.lip[frame], shape.basis, 1)
+        seen = points @ data.poses[frame, :3, :3].T + data.poses[frame, :3, 3]
+        pixels = seen[:, :2] / seen[:, 2:] * data.focal + data.centre
+        # Both lists are in one order: that of the lip code's landmarks.
+        assert np.abs(pixels - landmarks[frame]).max() < 1.5
+
+
+def test_the_idle_track_is_a_part_of_the_recording_that_may_be_learnt_from(data: TrainingSet):
+    assert data.idle is not None
+    near = np.abs(data.idle.poses[:, None] - data.poses[None, data.training]).max((2, 3)).min(1)
+    assert np.median(near) < 1e-4
+    assert data.idle.track.shape == (len(data.idle.poses), 4)
 
 
 def test_the_boxes_hold_the_mouth(data: TrainingSet):

@@ -15,9 +15,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from model_hosts.talking_gaussian.bundle import Bundle  # noqa: E402
+from model_hosts.talking_gaussian.driving.idle import IdleMotion  # noqa: E402
+from model_hosts.talking_gaussian.driving.units import UNIT_INDEX  # noqa: E402
 from model_hosts.talking_gaussian.images import decode_png  # noqa: E402
 from model_hosts.talking_gaussian.model.deformation import Deformer, FrameInput  # noqa: E402
+from model_hosts.talking_gaussian.model.pose import view_of_pose  # noqa: E402
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load  # noqa: E402
+from model_hosts.talking_gaussian.preprocess.idle import Idle  # noqa: E402
 from model_hosts.talking_gaussian.training import __main__ as command  # noqa: E402
 from model_hosts.talking_gaussian.training.evaluate import evaluate  # noqa: E402
 from model_hosts.talking_gaussian.training.events import Event, Preview, Progress, StageMetrics  # noqa: E402
@@ -210,6 +214,22 @@ def test_drivers_of_the_same_lip_code_survive_a_new_training(trained: Trainer, t
     again = Bundle.read(path)
     assert again.info.drivers["audio"] == {"taps": 5}
     assert again.tensor("audio.weight").shape == (2, 3)
+
+
+def test_a_recorded_person_keeps_the_idle_motion_in_the_bundle(data: TrainingSet, tmp_path: Path):
+    units = np.full((20, 52), 0.1, np.float32)
+    units[9:12, UNIT_INDEX["eyeBlinkLeft"]] = 0.9
+    idle = Idle(data.poses[5:25], units, data.track[5:25])
+    trainer = Trainer(replace(data, idle=idle), TINY, CPU)
+    motion = IdleMotion.of(export_bundle(trainer, CARD, {}, tmp_path / "avatar"))
+    assert motion is not None
+    mean = data.pose_statistics.mean
+    views = np.stack([view_of_pose(mean, pose) for pose in motion.pose])
+    np.testing.assert_allclose(views, data.poses[5:25, :3], atol=1e-5)
+    np.testing.assert_allclose(motion.track, data.track[5:25])
+    np.testing.assert_allclose(motion.units, 0.1, atol=1e-6)
+    assert IdleMotion.of(Bundle.read(tmp_path / "avatar")) is not None
+    assert IdleMotion.of(export_bundle(Trainer(data, TINY, CPU), CARD, {}, tmp_path / "drawn")) is None
 
 
 def test_the_contact_sheet_shows_six_frames(data: TrainingSet, trained: Trainer):

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from model_hosts.talking_gaussian.driving import units as unit_names
 from model_hosts.talking_gaussian.preprocess.dataset import MOUTH, TrainingSet, load
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.preprocess.poses import pose_statistics, to_head, unproject
-from model_hosts.talking_gaussian.preprocess.units import EXPRESSION, fit_unit_maps
+from model_hosts.talking_gaussian.preprocess.units import EXPRESSION, fit_unit_maps, without_gaze_in_blinks
+from model_hosts.talking_gaussian.training.settings import Settings
+from model_hosts.talking_gaussian.training.stages import Sampler, Stage, shut
 from tests.doubles import talking_head
 
 
@@ -102,6 +105,50 @@ def test_the_lip_code_keeps_what_the_mouth_units_say():
     back = np.linalg.lstsq(np.c_[code, np.ones(200)], units[:, mouth], rcond=None)[0]
     np.testing.assert_allclose(np.c_[code, np.ones(200)] @ back, units[:, mouth], atol=1e-3)
     assert maps.expression_names == tuple(EXPRESSION)
+
+
+def tracked(blinks: float) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Units of 100 frames whose lids blink so far at frame 50, and eyes that seem to look down then."""
+    names = tuple(unit_names.UNIT_NAMES)
+    units = np.full((100, 52), 0.1, np.float32)
+    for side in ("Left", "Right"):
+        units[20:30, names.index(f"eyeLookOut{side}")] = 0.6
+        units[49:52, names.index(f"eyeBlink{side}")] = 0.1 + blinks * np.array([0.5, 1.0, 0.5])
+        units[49:52, names.index(f"eyeLookDown{side}")] = [0.5, 0.7, 0.5]
+    return units, names
+
+
+def test_shut_eyes_look_nowhere():
+    units, names = tracked(0.5)
+    clean = without_gaze_in_blinks(units, names, np.arange(100))
+    down = clean[:, names.index("eyeLookDownLeft")]
+    assert down[50] == pytest.approx(0.1)
+    assert down[49] == pytest.approx(0.3)
+    other = [index for index, name in enumerate(names) if "Look" not in name]
+    np.testing.assert_array_equal(clean[:, other], units[:, other])
+    np.testing.assert_array_equal(clean[:45], units[:45])
+
+
+def test_eyes_that_never_blink_may_look_where_they_like():
+    units, names = tracked(0.1)
+    np.testing.assert_array_equal(without_gaze_in_blinks(units, names, np.arange(100)), units)
+
+
+def test_shut_eyes_are_looked_at_often_enough_to_be_learnt(data: TrainingSet):
+    # The cartoon blinks in every eleventh frame; here it does so once.
+    lid = data.maps.names.index("eyeBlinkLeft")
+    once = data.units.copy()
+    once[6:, [lid, data.maps.names.index("eyeBlinkRight")]] = 0
+    rare = replace(data, units=once)
+    assert shut(rare).nonzero()[0].tolist() == [5]
+    stage = Stage("fuse", 400, ("face",), 1.0, 1.0)
+    frames = np.concatenate([Sampler(rare, Settings()).frames(stage, step, 8) for step in range(400)])
+    assert 0.06 < (frames == 5).mean() < 0.10
+    assert len(np.unique(frames)) == len(data.training)
+    # Where they are shut often, or never, nothing is changed.
+    never = replace(data, units=np.zeros_like(once))
+    assert not shut(never).any()
+    assert len(Sampler(never, Settings()).frames(stage, 0, 8)) == 8
 
 
 def test_pose_vectors_are_rotations_about_camera_axes_and_shifts():

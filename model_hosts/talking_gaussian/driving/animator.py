@@ -65,6 +65,7 @@ class FaceTrack:
         lips: `[T, L]` lip code heard in the audio, zeros where heard is 0; L is 0 without a listener that
             knows the person.
         sounding: `[T]` 0 where such lips are closed because nothing is heard, up to 1.
+        activity: `[T]` 0 in silence to 1 in speech, with soft edges.
     """
 
     units: Floats
@@ -75,6 +76,7 @@ class FaceTrack:
     heard: Floats
     lips: Floats
     sounding: Floats
+    activity: Floats
 
     def __len__(self) -> int:
         return len(self.units)
@@ -85,8 +87,8 @@ class FaceTrack:
         units, pose, gaze, mouth, lips = (
             np.zeros((0, width), np.float32) for width in (len(UNIT_NAMES), 3, 2, len(CHANNELS), lip_size)
         )
-        breath, heard, sounding = np.zeros((3, 0), np.float32)
-        return cls(units, pose, gaze, breath, mouth, heard, lips, sounding)
+        breath, heard, sounding, activity = np.zeros((4, 0), np.float32)
+        return cls(units, pose, gaze, breath, mouth, heard, lips, sounding, activity)
 
     @classmethod
     def concatenate(cls, parts: Sequence[FaceTrack]) -> FaceTrack:
@@ -142,12 +144,14 @@ class FaceAnimator:
     sentence boundaries matter: they are events of the performance.
     """
 
-    def __init__(self, seed: int, sample_rate: int, listener: Listener | None = None) -> None:
+    def __init__(
+        self, seed: int, sample_rate: int, listener: Listener | None = None, sway: float = 1.0
+    ) -> None:
         self._listener = listener
         self._heard: deque[tuple[float, float]] = deque()
         self._sample_rate = sample_rate
         self._loudness = hearing.Loudness(sample_rate)
-        self._performer = Performer(seed)
+        self._performer = Performer(seed, sway)
         self._samples = 0
         self._frames = 0
         self._phones: deque[Phone] = deque()
@@ -249,6 +253,7 @@ class FaceAnimator:
             heard.astype(np.float32),
             lips.astype(np.float32),
             open_.astype(np.float32),
+            bearing.activity.astype(np.float32),
         )
 
     @property

@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from model_hosts.talking_gaussian.driving.animator import FaceAnimator, FaceTrack, Listener, Utterance
 from model_hosts.talking_gaussian.driving.articulation import RESTING, Phone, mouth_units
+from model_hosts.talking_gaussian.driving.idle import IdleMotion
 from model_hosts.talking_gaussian.driving.personal_lips import PersonalLips
 from model_hosts.talking_gaussian.driving.phonemes import CHANNELS
 from model_hosts.talking_gaussian.driving.state import TORSO_TRACK_SIZE, FrameState
+from model_hosts.talking_gaussian.driving.units import UNIT_INDEX
 
 if TYPE_CHECKING:
     # Types only: driving needs numpy and nothing else.
@@ -26,6 +28,9 @@ _POSE_BOUND = 2.6
 """Furthest the head may go from its mean pose, in deviations over the clip the avatar was trained on."""
 _BREATH_DEVIATIONS = 1.2
 _LARGEST_BREATH = 1.5
+_IDLE_SWAY = 0.5
+"""What the head drifts beside its recorded motion, so that nobody sees where that begins again."""
+_LIDS = (("blinkLeft", "eyeBlinkLeft"), ("blinkRight", "eyeBlinkRight"))
 _CLOSED = [CHANNELS.index("rest"), CHANNELS.index("close")]
 
 
@@ -51,17 +56,22 @@ class Driver:
                 bundle does.
 
         Raises:
-            BundleInvalid: The lips of the bundle cannot be used.
+            BundleInvalid: The lips or the idle motion of the bundle cannot be used.
         """
         self._personal = PersonalLips.of(bundle)
         self._at_rest = bundle.tensor("lip.closed").astype(np.float64)
-        self._animator = FaceAnimator(seed, sample_rate, listener)
+        self._idle = IdleMotion.of(bundle)
+        self._animator = FaceAnimator(
+            seed, sample_rate, listener, sway=1.0 if self._idle is None else _IDLE_SWAY
+        )
         self._unit_mean = bundle.tensor("units.mean").astype(np.float64)
         self._to_lip = bundle.tensor("units.to_lip").astype(np.float64)
         self._to_expression = bundle.tensor("units.to_expression").astype(np.float64)
         drivers = bundle.info.drivers
         seen = drivers.get("expression_range")
         self._seen = None if seen is None else np.asarray(seen, np.float64)
+        names = bundle.info.expression_names
+        self._lids = [(names.index(name), UNIT_INDEX[unit]) for name, unit in _LIDS if name in names]
         spread = bundle.tensor("pose.std").astype(np.float64)[:3]
         self._pose_scale = np.minimum(1.0, spread / _ANIMATED_SPREAD)
         self._pose_bound = np.maximum(_POSE_BOUND * spread, 1e-6)
@@ -96,28 +106,42 @@ class Driver:
         return self._conditions(self._animator.finish())
 
     def _conditions(self, track: FaceTrack) -> FrameState:
-        units = track.units.astype(np.float64)
+        units, count = track.units.astype(np.float64), len(track)
         if self._personal is None:
             closed = track.channels[:, _CLOSED].max(1, initial=0.0).astype(np.float64)
             lip = self._lip_code(units) + closed[:, None] * self._closing
         else:
             lip = self._personal.driven(track, self._at_rest)
-        torso = np.tile(self._track_mean, (len(units), 1))
+        turn = rotation_vectors(track.pose) * self._pose_scale
+        shift, rest = np.zeros((count, 3)), self._unit_mean
+        torso = np.tile(self._track_mean, (count, 1))
         torso[:, 1] -= self._breath_rise * track.breath
+        if self._idle is not None:
+            # The shoulders breathe as they were recorded; the head nods and turns on top of its own motion.
+            pose, rest, torso = self._idle.at(self._animator.frames - count, track.activity)
+            turn += pose[:, :3]
+            shift = pose[:, 3:] - pose[:, :3] @ self._coupling.T
+        turn = self._pose_bound * np.tanh(turn / self._pose_bound)
+        pose = np.concatenate([turn, turn @ self._coupling.T + shift], 1)
         return FrameState(
             lip.astype(np.float32),
-            self._expression(units).astype(np.float32),
-            self._pose(track.pose.astype(np.float64)).astype(np.float32),
+            self._expression(units, rest).astype(np.float32),
+            pose.astype(np.float32),
             torso.astype(np.float32),
         )
 
-    def _expression(self, units: Doubles) -> Doubles:
+    def _expression(self, units: Doubles, rest: Doubles) -> Doubles:
         """Upper face: of a recorded person about that person's own rest, and never beyond what was seen."""
-        found = (units - self._unit_mean) @ self._to_expression
-        if self._seen is not None:
-            at_rest = self._unit_mean @ self._to_expression
-            found = np.clip(found + at_rest, self._seen[0], self._seen[1])
-        return np.asarray(found)
+        if self._seen is None and self._idle is None:
+            return np.asarray((units - self._unit_mean) @ self._to_expression)
+        found = (units + rest - self._unit_mean) @ self._to_expression
+        if self._seen is None:
+            return np.asarray(found)
+        for channel, unit in self._lids:
+            # Shut is as far as the person's lid was seen to go: trackers seldom see it shut.
+            up = found[:, channel] - units[:, unit] * self._to_expression[unit, channel]
+            found[:, channel] = up + units[:, unit] * (self._seen[1][channel] - up)
+        return np.clip(found, self._seen[0], self._seen[1])
 
     def _lip_code(self, units: Doubles) -> Doubles:
         return np.asarray((units - self._unit_mean) @ self._to_lip)
@@ -130,12 +154,6 @@ class Driver:
         smile = smiling - rest
         bias = closed - rest
         return np.asarray(bias - smile * (bias @ smile) / max(float(smile @ smile), 1e-9))
-
-    def _pose(self, degrees: Doubles) -> Doubles:
-        """Yaw, pitch, roll to the pose vector: scaled to the avatar's own range, turning about the neck."""
-        turn = rotation_vectors(degrees) * self._pose_scale
-        turn = self._pose_bound * np.tanh(turn / self._pose_bound)
-        return np.concatenate([turn, turn @ self._coupling.T], 1)
 
 
 def rotation_vectors(degrees: npt.ArrayLike) -> Doubles:

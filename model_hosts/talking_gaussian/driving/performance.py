@@ -67,6 +67,7 @@ class Bearing:
         gaze: `[T, 2]` eyes against the head in degrees: yaw > 0 to the viewer's right, pitch > 0 up.
         breath: `[T]` -1 (out) to 1 (in).
         smile: `[T]` smile behind the speech.
+        activity: `[T]` 0 in silence to 1 in speech, with soft edges.
     """
 
     units: Doubles
@@ -74,6 +75,7 @@ class Bearing:
     gaze: Doubles
     breath: Doubles
     smile: Doubles
+    activity: Doubles
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,16 @@ class _Totals:
 
 
 class Performer:
-    """Steps the performance frame by frame. The same seed and cues give the same performance."""
+    """Steps the performance frame by frame. The same seed and cues give the same performance.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: Of everything random.
+        sway: How much the head drifts by itself, of a whole performance 1; less where recorded motion is
+            added. Nods and turns that mean something are not less.
+    """
+
+    def __init__(self, seed: int, sway: float = 1.0) -> None:
+        self._sway = sway
         self._random = np.random.default_rng([0x6661, seed])
         self._noise = _Noise(seed)
         self._frame = 0
@@ -139,8 +148,7 @@ class Performer:
             np.zeros((count, len(UNIT_NAMES))),
             np.zeros((count, 3)),
             np.zeros((count, 2)),
-            np.zeros(count),
-            np.zeros(count),
+            *np.zeros((3, count)),
         )
         for row, cue in enumerate(cues):
             self._hear(cue)
@@ -207,12 +215,12 @@ class Performer:
         frame, noise = self._frame, self._noise
         self._gestures = [gesture for gesture in self._gestures if not gesture.over(frame)]
         totals = self._totals()
-        calm = 0.45 + 0.55 * self._activity
+        calm = self._sway * (0.45 + 0.55 * self._activity)
         breath = math.sin(
             2.0 * math.pi * (_BREATHS_A_SECOND * frame / FPS + 0.12 * noise.at("breath", frame, 6.0))
         )
         yaw = calm * 3.3 * noise.at("yaw", frame, 1.25) + totals.yaw
-        pitch = calm * 1.6 * noise.at("pitch", frame, 1.05) + totals.pitch + 0.22 * breath
+        pitch = calm * 1.6 * noise.at("pitch", frame, 1.05) + totals.pitch + 0.22 * self._sway * breath
         roll = calm * 1.5 * noise.at("roll", frame, 1.35) + totals.roll
         pose = (_bounded(yaw, MAX_POSE[0]), _bounded(pitch, MAX_POSE[1]), _bounded(roll, MAX_POSE[2]))
         look = self._gaze()
@@ -221,6 +229,7 @@ class Performer:
         bearing.pose[row] = pose
         bearing.gaze[row] = (gaze[0], -gaze[1])
         bearing.breath[row] = breath
+        bearing.activity[row] = self._activity
         bearing.smile[row] = 0.23 + 0.05 * noise.at("smile", frame, 1.6) + totals.smile
         self._write_units(bearing.units[row], totals, gaze, lids)
 

@@ -26,6 +26,7 @@ from model_hosts.talking_gaussian.training.finish import finish
 from model_hosts.talking_gaussian.training.settings import PRESETS, Settings
 from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels
 from model_hosts.talking_gaussian.training.trainer import Trainer
+from model_hosts.talking_gaussian.training.transfer import motion_for, recipe_for
 
 Trained = host_pb2.TrainResponse
 _DEFAULT_VOICE: Final = "voices/af_heart"
@@ -66,8 +67,18 @@ def train_avatar(
         give_cores_to_kernels()
     recording = Path(request.recording)
     listener = _Listener(tell, Path(request.preview), device_name(device))
+    data = load(recording)
+    settings, motion = _settings(request, device), motion_for(data)
+    if motion is not None:
+        name = motion.info.display_name
+        tell(Trained(note=Trained.Note(text=f"Lips and lids start as those of {name}.")))
     trainer = Trainer(
-        load(recording), _settings(request, device), device, listener.hear, Path(request.checkpoint)
+        data,
+        settings if motion is None else recipe_for(settings, data, motion),
+        device,
+        listener.hear,
+        Path(request.checkpoint),
+        motion=motion,
     )
     if trainer.run(stop) is Outcome.STOPPED:
         raise Stopped

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from model_hosts.talking_gaussian.images import decode_png
+from model_hosts.talking_gaussian.preprocess import landmarks as face
+from model_hosts.talking_gaussian.preprocess.idle import Idle
+from model_hosts.talking_gaussian.preprocess.lips import POINTS
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid, read_clip, read_labels
 from model_hosts.talking_gaussian.preprocess.poses import (
     PoseStatistics,
@@ -18,7 +21,13 @@ from model_hosts.talking_gaussian.preprocess.poses import (
     to_head,
     unproject,
 )
-from model_hosts.talking_gaussian.preprocess.units import UNITS, UnitMaps, fit_unit_maps, map_units
+from model_hosts.talking_gaussian.preprocess.units import (
+    UNITS,
+    UnitMaps,
+    fit_unit_maps,
+    map_units,
+    without_gaze_in_blinks,
+)
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -39,6 +48,18 @@ TORSO_PIVOT = 0.86
 _BREATH_LIFT = 0.0012
 """How far a full breath lifts the shoulders of a studio recording, in metres."""
 _MOUTH_POINTS = ("mouth_left", "mouth_right", "lip_upper", "lip_lower")
+
+
+class LipShape(NamedTuple):
+    """Where a person's lips and chin are in the head frame, and what the lip code does to them.
+
+    Attributes:
+        points: Outer lips and chin, float32 [P, 3] metres, at lip code 0.
+        basis: float32 [L, P, 2] metres: right and up, for each component of the code.
+    """
+
+    points: FloatArray
+    basis: FloatArray
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,8 @@ class TrainingSet:
         silent: Frames away from any speech, bool [T].
         training: Frames to learn from, int64.
         held_out: Frames to measure on, int64.
+        lip_shape: What the lip code does to the landmarks; None of a studio recording.
+        idle: A quiet stretch that can be shown over and over; None of a studio recording.
     """
 
     frames: ByteArray
@@ -84,6 +107,8 @@ class TrainingSet:
     silent: BoolArray
     training: IntArray
     held_out: IntArray
+    lip_shape: LipShape | None = None
+    idle: Idle | None = None
 
     def __post_init__(self) -> None:
         count, height, width = self.labels.shape
@@ -166,14 +191,15 @@ def _from_truth(frames: ByteArray, labels: ByteArray, plate: ByteArray, truth: A
         raise DatasetInvalid(f"{len(frames)} frames, {len(labels)} label maps, {len(truth['V'])} poses")
     _, height, width = labels.shape
     focal, key = float(truth["focal"]), int(truth["key"])
-    units, depth = truth["units"].astype(np.float32), truth["depth_key"].astype(np.float32)
+    units, depth = _units(truth), truth["depth_key"].astype(np.float32)
     # The head frame's origin goes to the middle of the visible head, so that turns and translations separate.
     poses = truth["V"].astype(np.float32)
     head = np.isin(labels[key], (SKIN, MOUTH)) & (depth > 0)
     if not head.any():
         raise DatasetInvalid("the key frame has no depth")
     seen = to_head(_key_points(head, depth, focal), poses[key])
-    poses = recentre(poses, np.array([0.0, *((seen.min(0) + seen.max(0)) / 2)[1:]], np.float32))
+    origin = np.array([0.0, *((seen.min(0) + seen.max(0)) / 2)[1:]], np.float32)
+    poses = recentre(poses, origin)
     points, names = truth["points2d"].astype(np.float32), [str(name) for name in truth["landmark_names"]]
     lips = points[:, [names.index(name) for name in _MOUTH_POINTS]]
     eyes = points[:, [names.index(name) for name in ("eye_left", "eye_right")]]
@@ -197,6 +223,8 @@ def _from_truth(frames: ByteArray, labels: ByteArray, plate: ByteArray, truth: A
         silent=learnt.silent,
         training=learnt.training,
         held_out=learnt.held_out,
+        lip_shape=_lip_shape(truth, origin) if "lip_basis" in truth else None,
+        idle=_idle(truth, origin) if "idle_V" in truth else None,
     )
 
 
@@ -212,6 +240,15 @@ class _Learnt(NamedTuple):
     held_out: IntArray
 
 
+def _units(truth: Arrays) -> FloatArray:
+    """Face units [T, 52]; those of a person were tracked."""
+    units: FloatArray = truth["units"].astype(np.float32)
+    if "lip" not in truth:
+        return units
+    names = tuple(str(name) for name in truth["unit_names"])
+    return without_gaze_in_blinks(units, names, truth["training"].astype(np.int64))
+
+
 def _recorded(truth: Arrays, units: FloatArray) -> _Learnt:
     """Of a person: the lip code is measured, and what the units would do to it is fitted."""
     lip, training = truth["lip"].astype(np.float32), truth["training"].astype(np.int64)
@@ -225,6 +262,20 @@ def _recorded(truth: Arrays, units: FloatArray) -> _Learnt:
         training=training,
         held_out=truth["held_out"].astype(np.int64),
     )
+
+
+def _lip_shape(truth: Arrays, origin: FloatArray) -> LipShape:
+    """Without the inner lips: where those of a closed mouth meet, upper and lower are one place."""
+    names = [*face.OUTER_LIPS, *face.CHIN]
+    kept = [index for index, point in enumerate(POINTS) if point in names]
+    depth = truth["mesh"][[POINTS[index] for index in kept], 2:]
+    points = np.concatenate([truth["lip_mean"][kept] / 1000, depth], 1) - origin
+    return LipShape(points.astype(np.float32), (truth["lip_basis"][:, kept] / 1000).astype(np.float32))
+
+
+def _idle(truth: Arrays, origin: FloatArray) -> Idle:
+    poses, units, track = (truth[f"idle_{name}"].astype(np.float32) for name in ("V", "units", "track"))
+    return Idle(recentre(poses, origin), units, track)
 
 
 def _drawn(

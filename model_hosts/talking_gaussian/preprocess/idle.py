@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
+from model_hosts.talking_gaussian.driving.units import UNIT_INDEX
 from model_hosts.talking_gaussian.preprocess.source import FPS
 
 FloatArray = npt.NDArray[np.float32]
@@ -15,9 +16,11 @@ Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 _FADE = 15
-_SHORTEST, _LONGEST = 2 * FPS, 8 * FPS
+_SHORTEST, _LONGEST = 3 * FPS, 8 * FPS
 _STEP = 5
-_SPEECH, _MOTION, _LENGTH = 2.0, 3.0, 0.01
+_SPEECH, _MOTION, _LENGTH = 2.0, 12.0, 0.02
+_SHUT, _AROUND = 0.25, 3
+"""A lid so much further down than usual blinks, and so many frames before and after belong to it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,23 @@ def find_idle(poses: FloatArray, units: FloatArray, track: FloatArray, silent: M
     still = looped[:, 6:58].astype(np.float32)
     still[:, mouth] = np.median(units[silent if silent.any() else slice(None)][:, mouth], axis=0)
     return Idle(out, still, looped[:, 58:].astype(np.float32))
+
+
+def without_blinks(units: FloatArray) -> FloatArray:
+    """Units [M, 52] of a loop as if the person had not blinked: blinks are never twice at the same place.
+
+    What moves along with the lids is bridged as well, and the tracker's tremble is taken out.
+    """
+    lids = units[:, [UNIT_INDEX["eyeBlinkLeft"], UNIT_INDEX["eyeBlinkRight"]]].max(1)
+    shut = lids > np.median(lids) + _SHUT
+    near = np.stack([np.roll(shut, shift) for shift in range(-_AROUND, _AROUND + 1)]).any(0)
+    if near.all():
+        near = np.zeros_like(shut)
+    frames = np.arange(len(units))
+    open_ = frames[~near]
+    calm = np.stack([np.interp(frames, open_, column[open_], period=len(units)) for column in units.T], 1)
+    smooth: FloatArray = ((np.roll(calm, 1, 0) + 2 * calm + np.roll(calm, -1, 0)) / 4).astype(np.float32)
+    return smooth
 
 
 def _stretch(poses: FloatArray, units: FloatArray, track: FloatArray, silent: Mask) -> tuple[int, int]:

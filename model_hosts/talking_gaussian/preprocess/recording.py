@@ -52,8 +52,8 @@ from model_hosts.talking_gaussian.preprocess.truth import (
 )
 from model_hosts.talking_gaussian.preprocess.watch import loudness, watch
 
-_VERSION = 1
-"""Raised when a step computes something else from the same inputs."""
+_VERSION, _TRUTH_VERSION = 1, 2
+"""Raised when a step, or the last one, computes something else from the same inputs."""
 SIZES = (256, 512)
 _CORRECTED = 0.06
 """Sound is moved when it is more than this many seconds off, which the measure tells apart from chance."""
@@ -202,7 +202,7 @@ class _Preparation:
         pose = pose_step(made, person, head, _VERSION)
         labels = label_step(made, person, pose, _VERSION)
         torso = torso_step(made, pose, labels, _VERSION)
-        truth = build_truth(made, pose, labels, torso, audio, moved, _VERSION)
+        truth = build_truth(made, pose, labels, torso, audio, moved, _TRUTH_VERSION)
         plate = decode_png(labels.arrays()["plate_png"].tobytes())
         self._write_sheet(rows + label_rows(shown, read_frames(clip.path), iterate_grey(labels.path), plate))
         self._publish(clip, audio, labels, truth)

@@ -31,6 +31,7 @@ def resized(data: TrainingSet, width: int) -> TrainingSet:
     if width == 0 or width >= data.size[1]:
         return data
     factor = width / data.size[1]
+    shrink = np.array([factor, factor, 1, 1], np.float32)
     size = 2 * round(data.size[0] * factor / 2), width
     down, across = _areas(data.size[0], size[0]), _areas(data.size[1], size[1])
     frames = np.empty((data.count, *size, 3), np.uint8)
@@ -44,7 +45,8 @@ def resized(data: TrainingSet, width: int) -> TrainingSet:
         plate=_shrunk(data.plate, down, across),
         depth=data.depth[rows[:, None], columns],
         focal=data.focal * factor,
-        track=data.track * np.array([factor, factor, 1, 1], np.float32),
+        track=data.track * shrink,
+        idle=None if data.idle is None else replace(data.idle, track=data.idle.track * shrink),
     )
     scale = np.array([factor, size[0] / data.size[0]], np.float32)
 

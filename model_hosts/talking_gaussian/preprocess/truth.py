@@ -160,7 +160,8 @@ def build_truth(
         silent = silent_frames(audio, len(points))
         gap = gap_and_width(points)[:, 0]
         mouth = np.array([name.startswith(MOUTH_PREFIXES) for name in UNIT_NAMES])
-        idle = find_idle(posed["V"], watched["units"], track, silent, mouth)
+        seen = slice(len(training))
+        idle = find_idle(posed["V"][seen], watched["units"][seen], track[seen], silent[seen], mouth)
         key_view = views[key : key + 1]
         return {
             "V": posed["V"],

@@ -45,6 +45,8 @@ EXPRESSION: dict[str, dict[str, float]] = {
 }
 """Expression channels as weighted sums of units."""
 
+_BLINKS = 0.2
+"""A lid that never goes further down than this from where it usually is, never blinks."""
 _NEVER_MOVED = 1e-3
 _LEAST_SPREAD = 0.08
 _LIP_SPREAD_FLOOR = 0.12
@@ -77,6 +79,33 @@ class UnitMaps:
     def expression(self, units: FloatArray) -> FloatArray:
         """Expression [T, E] of units [T, 52]."""
         return ((units - self.mean) @ self.to_expression).astype(np.float32)
+
+
+def without_gaze_in_blinks(
+    units: FloatArray, names: tuple[str, ...], training: npt.NDArray[np.int64]
+) -> FloatArray:
+    """Face units of a tracked person, the eyes taken for looking ahead as far as a lid covers them.
+
+    A tracker sees eyes that look down in every blink, and its lids seldom reach 1. Whoever drives the avatar
+    moves lids alone: shut eyes must follow from them, not from a gaze that nobody meant.
+
+    Args:
+        units: Float32 [T, 52].
+        names: Their ARKit names.
+        training: Frames that say where lids and eyes usually are, and how far a lid goes.
+    """
+    out = units.copy()
+    for side in ("Left", "Right"):
+        lid = units[:, names.index(f"eyeBlink{side}")]
+        usual = float(np.median(lid[training]))
+        furthest = float(lid[training].max()) - usual
+        if furthest < _BLINKS:
+            continue
+        open_ = 1 - np.clip((lid - usual) / furthest, 0, 1)[:, None]
+        gaze = [names.index(f"eyeLook{way}{side}") for way in ("Down", "Up", "In", "Out")]
+        ahead = np.median(units[training][:, gaze], axis=0)
+        out[:, gaze] = ahead + open_ * (units[:, gaze] - ahead)
+    return out
 
 
 def fit_unit_maps(units: FloatArray, names: tuple[str, ...], points: FloatArray, dims: int) -> UnitMaps:

@@ -20,9 +20,9 @@ from types import FrameType
 
 import torch
 
-from model_hosts.talking_gaussian.bundle import BundleInvalid
+from model_hosts.talking_gaussian.bundle import Bundle, BundleInvalid
 from model_hosts.talking_gaussian.images import encode_png
-from model_hosts.talking_gaussian.preprocess.dataset import load
+from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet, load
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.training import checkpoint
 from model_hosts.talking_gaussian.training.cuda import DeviceUnsuitableError
@@ -35,6 +35,7 @@ from model_hosts.talking_gaussian.training.settings import PRESETS, Settings
 from model_hosts.talking_gaussian.training.sheets import contact_sheet, telling_frames
 from model_hosts.talking_gaussian.training.threads import give_cores_to_kernels, kernel_threads
 from model_hosts.talking_gaussian.training.trainer import Intervals, Trainer, TrainingDiverged
+from model_hosts.talking_gaussian.training.transfer import TransferUnsuitable, motion_for, recipe_for
 
 STOPPED = 75
 """Exit status of a run that was stopped and can go on: EX_TEMPFAIL of sysexits.h."""
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         DatasetInvalid,
         BundleInvalid,
         DeviceUnsuitableError,
+        TransferUnsuitable,
         TrainingBusy,
         TrainingDiverged,
     ) as error:
@@ -75,7 +77,11 @@ def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -
     height, width = data.size
     report.say(f"{data.count} frames of {width}x{height} read in {time.monotonic() - began:.1f} s")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    motion = _motion(options, data)
     settings = _settings(options, device)
+    if motion is not None:
+        settings = recipe_for(settings, data, motion)
+        report.say(f"lips and lids start as those of {motion.info.display_name}")
     if device.type == "cpu":
         give_cores_to_kernels()
         minutes = settings.cpu_minutes(data.size, kernel_threads())
@@ -84,7 +90,7 @@ def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -
     intervals = Intervals(
         progress=1.0 if options.json else _LINE_EVERY, preview=5.0 if options.preview else math.inf
     )
-    trainer = Trainer(data, settings, device, report.event, path, intervals)
+    trainer = Trainer(data, settings, device, report.event, path, intervals, motion)
     if trainer.run(stop.is_set) is Outcome.STOPPED:
         report.stopped(path)
         return STOPPED
@@ -105,6 +111,12 @@ def _train(options: argparse.Namespace, report: Report, stop: threading.Event) -
     counts = {name: branch.count for name, branch in bundle.info.branches.items()}
     report.finished({"metrics": metrics, "seconds": trainer.seconds, "gaussians": counts})
     return 0
+
+
+def _motion(options: argparse.Namespace, data: TrainingSet) -> Bundle | None:
+    if options.motion is None:
+        return motion_for(data)
+    return None if options.motion == "none" else Bundle.read(Path(options.motion))
 
 
 def _settings(options: argparse.Namespace, device: torch.device) -> Settings:
@@ -132,6 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=_positive, help="steps in all, shared by the stages as in the preset")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives another avatar")
+    parser.add_argument(
+        "--from",
+        dest="motion",
+        metavar="BUNDLE",
+        help="avatar whose motion this one starts with, or none; default: the demo avatar for a person who "
+        "was recorded, none for one who was drawn",
+    )
     parser.add_argument("--device", help="cuda or cpu; default: cuda when there is one")
     parser.add_argument(
         "--checkpoint",

@@ -21,7 +21,9 @@ from model_hosts.talking_gaussian.bundle import (
     BundleInvalid,
     Camera,
 )
+from model_hosts.talking_gaussian.driving.idle import IdleMotion
 from model_hosts.talking_gaussian.preprocess.dataset import HAIR, MOUTH, SKIN, TrainingSet
+from model_hosts.talking_gaussian.preprocess.idle import Idle, without_blinks
 from model_hosts.talking_gaussian.training.adaptation import Adaptation
 from model_hosts.talking_gaussian.training.frames import track_spread
 from model_hosts.talking_gaussian.training.scene import Branch, Drive
@@ -84,6 +86,8 @@ def export_bundle(
         "pose_coupling": [[round(float(value), 6) for value in row] for row in statistics.coupling],
     }
     kept_tensors, kept_drivers = _kept(path, data.maps.to_lip)
+    if data.idle is not None:
+        kept_tensors |= idle_motion(data, data.idle).tensors()
     if lips is not None:
         kept_tensors |= lips.lips.tensors()
         drivers["audio"] = lips.summary()
@@ -128,6 +132,11 @@ def thumbnail(trainer: Trainer) -> npt.NDArray[np.uint8]:
     small = functional.interpolate(square, size=(THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
     picture = (small[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     return cast(npt.NDArray[np.uint8], picture)
+
+
+def idle_motion(data: TrainingSet, idle: Idle) -> IdleMotion:
+    """What a bundle says about how the person holds still."""
+    return IdleMotion(data.pose_statistics.vectors(idle.poses), without_blinks(idle.units), idle.track)
 
 
 def _plate(trainer: Trainer) -> npt.NDArray[np.uint8]:

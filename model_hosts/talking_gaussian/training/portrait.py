@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from model_hosts.talking_gaussian.bundle import Bundle
 from model_hosts.talking_gaussian.preprocess.dataset import TORSO_PIVOT, TrainingSet
 from model_hosts.talking_gaussian.preprocess.resize import resized
 from model_hosts.talking_gaussian.training.frames import Frames
@@ -13,6 +14,7 @@ from model_hosts.talking_gaussian.training.objective import Objective
 from model_hosts.talking_gaussian.training.rasterise import check_device, rasterise
 from model_hosts.talking_gaussian.training.scene import Drive, Scene, Shape
 from model_hosts.talking_gaussian.training.settings import Settings
+from model_hosts.talking_gaussian.training.transfer import adopt
 
 BRANCHES = ("face", "mouth", "torso")
 
@@ -24,15 +26,19 @@ class Portrait:
         data: The clip; made smaller when the recipe says so.
         settings: The recipe.
         device: Where it is learnt.
+        motion: Avatar whose motion it starts with; see `transfer`.
 
     Attributes:
         batch: Frames that are drawn together; fewer than the recipe's when memory is short.
 
     Raises:
         DeviceUnsuitableError: The device cannot draw.
+        TransferUnsuitable: It cannot start with that motion.
     """
 
-    def __init__(self, data: TrainingSet, settings: Settings, device: torch.device) -> None:
+    def __init__(
+        self, data: TrainingSet, settings: Settings, device: torch.device, motion: Bundle | None = None
+    ) -> None:
         data = resized(data, settings.width)
         self.data, self.settings, self.device = data, settings, device
         self.batch = settings.batch
@@ -51,6 +57,8 @@ class Portrait:
         self.frames = Frames(data, device)
         plate = self.frames.plate if settings.learn_plate else None
         self.scene = Scene(initial_gaussians(data, settings), self.shape, settings, plate).to(device)
+        if motion is not None:
+            adopt(self.scene, data, motion, self.frames.drive(torch.tensor([data.key], device=device)))
         self.objective = Objective(
             self.frames, settings.weights, data.lip_box, data.eye_box, self.scene.plate
         )

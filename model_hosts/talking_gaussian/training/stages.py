@@ -13,6 +13,10 @@ from model_hosts.talking_gaussian.training.settings import Settings
 _CURRICULUM = 0.3
 """Share of the face stage in which frames of ever wider mouths join."""
 _FIRST_FRAMES = 0.3
+_BLINKS = 0.08
+"""Share of the frames looked at in which the eyes are shut: a clip of 20 s may show one blink."""
+_BLINKING, _SHUT = 2.0, 0.4
+"""Deviations from which a lid blinks at all, and the share of its furthest from which it is shut."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Sampler:
         # Wide mouths, blinks and strong expressions are rare and the first thing that people notice when they
         # are wrong.
         weight = np.clip(0.5 + unusual, 0.7, 6.0) + 0.5 * (ranks < 0.1)
+        weight = _with_share(weight, shut(data)[data.training], _BLINKS)
         self._chance = weight / weight.sum()
         visible = np.maximum(opening - 0.5 * float(np.median(opening)), 0)
         self._mouth_chance = visible / visible.sum() if visible.any() else self._chance
@@ -76,3 +81,23 @@ class Sampler:
             picks = rng.choice(count, batch, p=self._chance)
         chosen: npt.NDArray[np.int64] = self._training[picks]
         return chosen
+
+
+def shut(data: TrainingSet) -> npt.NDArray[np.bool_]:
+    """Frames in which the eyes are shut, or nearly, bool [T]."""
+    lids = [name.startswith("blink") for name in data.maps.expression_names]
+    down = data.expression[:, lids].min(1)
+    furthest = float(down[data.training].max())
+    closed: npt.NDArray[np.bool_] = down > max(_BLINKING, _SHUT * furthest)
+    return closed
+
+
+def _with_share(
+    weight: npt.NDArray[np.float64], rare: npt.NDArray[np.bool_], share: float
+) -> npt.NDArray[np.float64]:
+    """The weights, those of rare frames raised until these have at least their share."""
+    own, others = float(weight[rare].sum()), float(weight[~rare].sum())
+    if not own or not others:
+        return weight
+    raised = max(1.0, share / (1 - share) * others / own)
+    return np.where(rare, raised * weight, weight)

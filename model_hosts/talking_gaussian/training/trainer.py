@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model_hosts.talking_gaussian.bundle import Bundle
 from model_hosts.talking_gaussian.preprocess.dataset import TrainingSet
 from model_hosts.talking_gaussian.training import checkpoint
 from model_hosts.talking_gaussian.training.checkpoint import State
@@ -70,12 +71,14 @@ class Trainer(Portrait):
         on_event: Hears what happens, in the thread that trains.
         checkpoint_path: Where to keep the state; an existing file of the same training is continued.
         intervals: How often it is kept and told.
+        motion: Avatar whose motion it starts with; see `transfer`.
 
     Attributes:
         seconds: What each stage has taken, over all runs.
 
     Raises:
         DeviceUnsuitableError: The device cannot draw.
+        TransferUnsuitable: It cannot start with that motion.
     """
 
     def __init__(
@@ -86,8 +89,10 @@ class Trainer(Portrait):
         on_event: Callable[[Event], None] | None = None,
         checkpoint_path: Path | None = None,
         intervals: Intervals | None = None,
+        motion: Bundle | None = None,
     ) -> None:
-        super().__init__(data, settings, device)
+        super().__init__(data, settings, device, motion)
+        self._motion = motion
         self.seconds: dict[str, float] = {}
         self._tell = on_event or (lambda event: None)
         self._path = checkpoint_path
@@ -309,8 +314,10 @@ class Trainer(Portrait):
 
     @functools.cached_property
     def _key(self) -> str:
-        """Names the training: its settings, and the data by its driving values and a few frames."""
+        """Names the training: settings, what it started with, the data by driving values and a few frames."""
         digest = hashlib.sha256(repr(self.settings).encode())
+        if self._motion is not None:
+            digest.update(self._motion.info.to_json().encode())
         for part in (self.data.units, self.data.poses, self.data.frames[:: max(1, self.data.count // 8)]):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
