@@ -1,19 +1,19 @@
 """How fast the scheduler decides, and how soon a dialogue gets the only GPU while a training holds it.
 
 Usage:
-    python -m benchmarks.scheduler [--decisions 40000] [--json]
+    python -m benchmarks.scheduler [--decisions 20000] [--json]
 
-The first figures are of `gpu_scheduler` alone at 1,000 GPUs and 10,000 jobs, with everything on: four classes,
-fifty tenants, idle hosts that are evicted, trainings that are preempted, a queue that never empties. A decision
-is one request that the policy judged: granted, given a place that others leave for it, or left to wait. Every
-call of the scheduler is timed whole, whatever number of decisions it makes. Times are of the processor, so that
-what else runs on the machine does not count.
+The first figures are of `gpu_scheduler` alone at 1,000 GPUs and 10,000 jobs, with everything on: four
+classes, fifty tenants, idle hosts that are evicted, trainings that are preempted, a queue that never empties.
+A decision is one request that the policy judged: granted, given a place that others leave for it, or left to
+wait. Every call of the scheduler is timed whole, however many decisions it makes. Times are of the processor,
+so that what else runs on the machine does not count.
 
-The last figure is of the server's own scheduling (`server.placement`, `server.operations.training_lease`). The
-GPU and the training are simulated: it runs in steps of `STEP_SECONDS`, and when it is asked to leave it ends its
-step, takes `SAVE_SECONDS` to keep its state (the bound of `benchmarks.resume`) and `EXIT_SECONDS` to end its
-process. What is measured is the wait of the dialogue, from its request to its lease, beside the interval at
-which the trainer keeps its state anyway.
+The last figure is of the server's own scheduling (`server.placement`, `server.operations.training_lease`).
+The GPU and the training are simulated: it runs in steps of `STEP_SECONDS`, and when it is asked to leave it
+ends its step, takes `SAVE_SECONDS` to keep its state (the bound of `benchmarks.resume`) and `EXIT_SECONDS` to
+end its process. What is measured is the wait of the dialogue, from its request to its lease, beside the
+interval at which the trainer keeps its state anyway.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import random
 import time
 from collections import deque
@@ -29,6 +30,7 @@ from typing import TypeVar
 
 from benchmarks._report import Figure, Figures, run
 from gpu_scheduler import GIB, Class, Device, Lease, Request, Rules, Scheduler
+from server.logging import configure_logging
 from server.operations.training_lease import TrainingLeases
 from server.placement import Need, Placement
 from tests.doubles.gpus import FakeGpus
@@ -193,6 +195,7 @@ async def dialogue_waits() -> list[float]:
 
 def measure(arguments: argparse.Namespace) -> Figures:
     """All figures."""
+    configure_logging(level=logging.CRITICAL)
     waits = asyncio.run(dialogue_waits())
     note = f"worst of {len(waits)}; the bound is the trainer's interval of checkpoints; training simulated"
     dialogue = Figure(max(waits), "s", CHECKPOINT_SECONDS, note=note)
@@ -203,5 +206,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--decisions", type=int, default=40_000, help="how many to time")
+    parser.add_argument("--decisions", type=int, default=20_000, help="how many to time")
     run("scheduler", measure, parser)

@@ -1,8 +1,8 @@
-"""Replays a recorded day of work on the real scheduler, on a clock of its own: what would the waits have been?
+"""Replays a recorded day of work on the real scheduler, on a clock of its own: how long was waited for?
 
 A trace is CSV with a line per job: `arrival,work,tenant,gib,seconds,checkpoint,model`. Times are seconds;
-`checkpoint` is how long the job takes to stop for more urgent work, empty where it cannot; a job with a `model`
-leaves its host idle when it ends, ready for the next of that model.
+`checkpoint` is how long the job takes to stop for more urgent work, empty where it cannot; a job with a
+`model` leaves its host idle when it ends, ready for the next of that model.
 """
 
 from __future__ import annotations
