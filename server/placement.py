@@ -248,8 +248,10 @@ class Placement:
     async def _watch(self) -> None:
         while True:
             busy = bool(self.scheduler.ledger.leases or self.scheduler.waiting)
+            # Python 3.11's wait_for may miss that it is cancelled when it is woken at the same moment.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._read_seconds if busy else None)
+                async with asyncio.timeout(self._read_seconds if busy else None):
+                    await self._woken.wait()
             self._woken.clear()
             try:
                 await self.read()

@@ -118,3 +118,10 @@ async def test_without_a_gpu_it_sees_what_the_server_sees(tmp_path: Path, runtim
     assert (lease.device, lease.bytes, pool.visible()) == ("cpu", 60 * MIB, None)
     await pool.close()
     await pool.placement.close()
+
+
+async def test_it_is_closed_in_the_very_moment_in_which_it_is_woken() -> None:
+    placement = Placement(FakeGpus(8), read_seconds=60)
+    held = await placement.acquire(Need("hosts/a", Class.DIALOGUE, MIB, MIB))
+    placement.release(held)
+    await asyncio.wait_for(placement.close(), 5)
