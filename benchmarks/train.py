@@ -159,16 +159,17 @@ def _trainer(
     settings: Settings,
     device: torch.device,
     watch: Callable[[Event], None] | None = None,
+    from_nothing: bool = False,
 ) -> Trainer:
-    """As the host makes it: people start with the motion of the demo avatar."""
-    motion = motion_for(data)
+    """As the host makes it: people start with the motion of the demo avatar, unless from nothing."""
+    motion = None if from_nothing else motion_for(data)
     if motion is not None:
         settings = recipe_for(settings, data, motion)
     return Trainer(data, settings, device, watch, motion=motion)
 
 
 def training_on_a_gpu(arguments: argparse.Namespace) -> Figures:
-    """Trains on CUDA, from the prepared recording to the measured avatar."""
+    """Trains on CUDA as the command does, from the prepared recording to the measured avatar."""
     settings = PRESETS[arguments.preset]
     if arguments.steps is not None:
         settings = settings.with_steps(arguments.steps)
@@ -183,7 +184,7 @@ def training_on_a_gpu(arguments: argparse.Namespace) -> Figures:
     begun = time.monotonic()
     data = repeated(load(arguments.dataset), arguments.repeat)
     read = time.monotonic()
-    trainer = _trainer(data, settings, device, watch)
+    trainer = _trainer(data, settings, device, watch, arguments.from_nothing)
     settings = trainer.settings
     trainer.run()
     wall = time.monotonic() - read
@@ -287,6 +288,7 @@ if __name__ == "__main__":
     parser.add_argument("--dataset", type=Path, help="a recording")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what trains")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="person", help="of a training on CUDA")
+    parser.add_argument("--from-nothing", action="store_true", help="do not start as the demo avatar does")
     parser.add_argument("--repeat", type=int, default=1, help="train as if the clip were so often as long")
     parser.add_argument("--out", type=Path, help="where to write the avatar that CUDA trained")
     parser.add_argument("--bundle", type=Path, help="an avatar that was trained from it, with --encoder")
