@@ -196,8 +196,7 @@ class Placement:
         watching, self._watching = self._watching, None
         if watching is not None:
             watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            await asyncio.wait({watching})
 
     def _bytes(self, need: Need) -> int:
         devices = [place.device for place in self.scheduler.ledger.places.values()]

@@ -82,6 +82,11 @@ class HostLeases:
         """Gives the lease of a host back that did not start."""
         self._placement.release(held)
 
+    async def close(self) -> None:
+        """Waits until all leases are given back; all hosts have been stopped before."""
+        if self._following:
+            await asyncio.wait(self._following)
+
     async def _follow(
         self, name: str, held: Held, process: HostProcess, stop: Callable[[], Awaitable[None]]
     ) -> None:

@@ -189,6 +189,8 @@ class HostPool:
             grace: Seconds that running calls may take.
         """
         await asyncio.gather(*(supervisor.close(grace) for supervisor in self._supervisors.values()))
+        if self._leases is not None:
+            await self._leases.close()
         await asyncio.to_thread(self._launcher.close)
 
     def _supervisor(self, name: str) -> Supervisor:

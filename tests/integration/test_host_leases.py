@@ -65,7 +65,7 @@ async def pool(tmp_path: Path, runtime: Path, gpus: FakeGpus) -> AsyncIterator[L
     pool = LeasedPool(tmp_path, gpus, idle_seconds=0.1)
     yield pool
     await pool.close()
-    await until(lambda: not pool.placement.scheduler.ledger.leases)
+    assert all(state is LeaseState.LEAVING for state in pool.states)
     await pool.placement.close()
 
 
@@ -121,7 +121,11 @@ async def test_without_a_gpu_it_sees_what_the_server_sees(tmp_path: Path, runtim
 
 
 async def test_it_is_closed_in_the_very_moment_in_which_it_is_woken() -> None:
-    placement = Placement(FakeGpus(8), read_seconds=60)
+    gpus = FakeGpus(8)
+    placement = Placement(gpus, read_seconds=0.5)
     held = await placement.acquire(Need("hosts/a", Class.DIALOGUE, MIB, MIB))
+    await until(lambda: gpus.readings == 2)
+    # Nothing tells that it waits again, a tenth of the interval after a reading.
+    await asyncio.sleep(0.2)
     placement.release(held)
     await asyncio.wait_for(placement.close(), 5)
