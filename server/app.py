@@ -104,6 +104,8 @@ class Application:
             threads=settings.threads,
             progress=progress,
             leases=HostLeases(self.placement),
+            environments=settings.environment_choices(),
+            settings=settings.host_settings,
         )
         self._fetch_for_training = partial(_fetch, installer, self.hosts, settings.hosts.train)
         limits = settings.limits

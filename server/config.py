@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from server.environment_choice import EnvironmentChoice
 from server.errors import ConfigInvalid
 
 DEFAULT_FILE: Final = Path(__file__).resolve().parent.parent / "configs" / "viseme.toml"
@@ -62,6 +63,21 @@ class HostNames(_Table):
     render: str = "talking_gaussian"
     chat: str = "llama"
     train: str = "talking_gaussian_train"
+
+
+class HostEnvironment(_Table):
+    """How the environment of one host is made."""
+
+    made_with: Literal["auto", "uv", "venv", "conda", "interpreter"] | None = None
+    """None: as the host's own host.toml says."""
+    python: Path | None = None
+    """With `interpreter` the Python that runs the host as it is; else the one to make it from."""
+    conda: Path | None = None
+    """conda, mamba or micromamba; None: the one on PATH."""
+
+    def choice(self) -> EnvironmentChoice:
+        """The same in the words of the builder."""
+        return EnvironmentChoice(self.made_with, self.python, self.conda)
 
 
 class Deadlines(_Table):
@@ -144,6 +160,10 @@ class Settings(BaseSettings):
     manifests: Path = MANIFESTS
     limits: Limits = Limits()
     hosts: HostNames = HostNames()
+    environments: dict[str, HostEnvironment] = {}
+    """By name of the host."""
+    host_settings: dict[str, dict[str, str]] = {}
+    """What a host is told when it starts, by its name; its README says what it knows."""
     deadlines: Deadlines = Deadlines()
     llm: Llm = Llm()
     speech: Speech = Speech()
@@ -152,6 +172,10 @@ class Settings(BaseSettings):
     @classmethod
     def _expand(cls, path: Path) -> Path:
         return path.expanduser().absolute()
+
+    def environment_choices(self) -> dict[str, EnvironmentChoice]:
+        """How environments are made, by host, in the words of the builder."""
+        return {name: chosen.choice() for name, chosen in self.environments.items()}
 
     @field_validator("listen")
     @classmethod

@@ -39,7 +39,8 @@
     │   ├── AvatarNotReady           FAILED_PRECONDITION  AVATAR_NOT_READY
     │   ├── OperationUnfinished      FAILED_PRECONDITION  OPERATION_UNFINISHED
     │   ├── DeviceUnsuitable         FAILED_PRECONDITION  DEVICE_UNSUITABLE
-    │   └── TrainingDiverged         FAILED_PRECONDITION  TRAINING_DIVERGED
+    │   ├── TrainingDiverged         FAILED_PRECONDITION  TRAINING_DIVERGED
+    │   └── UpstreamFailed           FAILED_PRECONDITION  UPSTREAM_FAILED
     ├── ExhaustedError               RESOURCE_EXHAUSTED   SERVER_BUSY
     │   ├── DiskFull                 RESOURCE_EXHAUSTED   DISK_FULL
     │   └── ServerBusy (retryable)   RESOURCE_EXHAUSTED   SERVER_BUSY
@@ -322,6 +323,12 @@ class TrainingDiverged(PreconditionError):
     """The training ran away again and again."""
 
     reason = "TRAINING_DIVERGED"
+
+
+class UpstreamFailed(PreconditionError):
+    """A script of the original TalkingGaussian failed."""
+
+    reason = "UPSTREAM_FAILED"
 
 
 class ExhaustedError(VisemeError):

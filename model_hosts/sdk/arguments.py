@@ -22,6 +22,7 @@ class Arguments:
         threads: CPU threads that the host may use.
         grace: Seconds that running calls may take to end after SIGTERM.
         assets: Directories of the installed assets by name in the catalogue.
+        settings: What the operator set for this host.
     """
 
     socket: Path
@@ -29,6 +30,7 @@ class Arguments:
     threads: int
     grace: float
     assets: dict[str, Path] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def asset(self, name: str) -> Path:
         """Directory of an asset.
@@ -60,10 +62,18 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--grace", type=float, default=30.0)
     parser.add_argument("--asset", type=_asset, action="append", default=[], metavar="NAME=DIRECTORY")
+    parser.add_argument("--setting", type=_setting, action="append", default=[], metavar="NAME=VALUE")
     values = parser.parse_args(argv)
     if values.threads < 1:
         parser.error("--threads must be at least 1")
-    return Arguments(values.socket, values.hello_fd, values.threads, values.grace, dict(values.asset))
+    return Arguments(
+        values.socket,
+        values.hello_fd,
+        values.threads,
+        values.grace,
+        dict(values.asset),
+        dict(values.setting),
+    )
 
 
 def _asset(text: str) -> tuple[str, Path]:
@@ -71,3 +81,10 @@ def _asset(text: str) -> tuple[str, Path]:
     if not name or not separator or not directory:
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=DIRECTORY")
     return name, Path(directory)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
+    return name, value

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from server.config import Settings
     from server.hosts.environments import EnvironmentBuilder
     from server.hosts.manifest import HostManifest
+    from server.hosts.pruning import Pruned
     from server.progress import ProgressSink
 
 
@@ -55,7 +56,10 @@ class Preparation:
             self.installer: AssetInstaller = AssetInstaller(settings.home)
         except (ManifestError, CatalogueError) as error:
             raise CommandError(f"{error}.") from error
-        self._builder: EnvironmentBuilder = EnvironmentBuilder(settings.home)
+        self._builder: EnvironmentBuilder = EnvironmentBuilder(
+            settings.home, choices=settings.environment_choices()
+        )
+        self._home = settings.home
         names = settings.hosts
         serving = (names.transcribe, names.chat, names.synthesize, names.render)
         self._serving = tuple(dict.fromkeys(serving))
@@ -98,6 +102,26 @@ class Preparation:
                 if self.installer.path(name) is None:
                     assets[name] = self.installer.catalogue[name].size
         return Missing(tuple(environments), tuple(assets), sum(assets.values()))
+
+    def installed(self, host: HostManifest) -> dict[str, object]:
+        """Where a host's environment is, and what it is made of, for programs.
+
+        Raises:
+            EnvironmentFailed: No Python fits it.
+        """
+        environment = self._builder.existing(host)
+        return {
+            "name": f"hosts/{host.name}",
+            "environment": str(environment.path) if environment else None,
+            "python": str(environment.python) if environment else None,
+            "assets": [name for name in host.assets if self.installer.path(name) is not None],
+        }
+
+    def prune(self, days: float, dry_run: bool) -> Pruned:
+        """Removes what no host needs, as `server.hosts.pruning.prune`."""
+        from server.hosts.pruning import prune
+
+        return prune(self._home, self.manifests, self._builder, days=days, dry_run=dry_run)
 
     def fetch(self, names: Iterable[str], progress: ProgressSink) -> None:
         """Installs model files.

@@ -1,4 +1,4 @@
-"""The two programs that fill an environment, uv and pip: how they are called and what their output means."""
+"""The programs that fill an environment, uv and pip: how they are called and what their output means."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ _REQUIREMENT: Final = re.compile(r"^[A-Za-z0-9][\w.\-]*(\[[^\]]*\])?\s*(==|@)", 
 _ERROR: Final = re.compile(r"^\s*(error\b|ERROR\b|×|Error:)")
 _WRONG_HASH: Final = re.compile(r"hash mismatch|do not match the hashes", re.IGNORECASE)
 _DISK_FULL: Final = re.compile(r"No space left on device|os error 28\b")
+_UNREACHABLE: Final = re.compile(
+    r"Failed to establish a new connection|NewConnectionError|Connection refused|Max retries exceeded"
+    r"|Temporary failure in name resolution|Could not resolve host|dns error|Could not connect"
+    r"|CondaHTTPError|CondaConnectionError|error sending request",
+    re.IGNORECASE,
+)
 _ERROR_LINES: Final = 12
 _LAST_LINES: Final = 6
 
@@ -101,10 +107,15 @@ def _hashes(wanted: bool) -> list[str]:
     return ["--require-hashes"] if wanted else []
 
 
-def installers() -> list[Installer]:
-    """Those of this machine: uv when it is there, then pip, whose configuration may know more indexes."""
-    uv = _find_uv()
-    return [Uv(uv), Pip()] if uv is not None else [Pip()]
+def installers(made_with: str = "auto") -> list[Installer]:
+    """Those of this machine: uv when it is there, then pip, whose configuration may know more indexes.
+
+    Args:
+        made_with: `auto` for both in this order, `uv` or `venv` for one of them; empty when it is not there.
+    """
+    uv = _find_uv() if made_with != "venv" else None
+    pip = [Pip()] if made_with != "uv" else []
+    return [Uv(uv), *pip] if uv is not None else [*pip]
 
 
 def _find_uv() -> Path | None:
@@ -131,6 +142,11 @@ def wrong_hash(output: list[str]) -> bool:
 def disk_full(output: list[str]) -> bool:
     """Whether an installer failed because the disk is full."""
     return any(_DISK_FULL.search(line) for line in output)
+
+
+def index_unreachable(output: list[str]) -> bool:
+    """Whether an installer failed because nobody answered where the packages are."""
+    return any(_UNREACHABLE.search(line) for line in output)
 
 
 def useful_lines(output: list[str]) -> str:

@@ -59,7 +59,7 @@ def find_interpreter(versions: PythonRange) -> Interpreter | None:
     for minor in range(_NEWEST[1], _OLDEST[1] - 1, -1):
         if (3, minor) in versions:
             for executable in _candidates(f"3.{minor}"):
-                found = _probe(executable)
+                found = probe(executable)
                 if found is not None and found.version == (3, minor):
                     return found
     return None
@@ -76,8 +76,11 @@ def _candidates(version: str) -> Iterator[Path]:
         yield from sorted(root.glob(f"{pattern}/bin/{name}"), reverse=True)
 
 
-def _probe(executable: Path) -> Interpreter | None:
-    """A name on PATH may be a shim of a version manager that runs nothing."""
+def probe(executable: Path) -> Interpreter | None:
+    """What a Python is; None when it does not run.
+
+    A name on PATH may be a shim of a version manager that runs nothing. Blocks while it tries.
+    """
     try:
         answer = subprocess.run(
             [executable, "-I", "-c", _PROBE],

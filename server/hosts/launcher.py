@@ -144,13 +144,22 @@ class Launcher:
         """Where the output of a host goes."""
         return self._home / "logs" / "hosts" / f"{name}.log"
 
-    async def launch(self, manifest: HostManifest, python: Path, assets: Mapping[str, Path]) -> HostProcess:
+    async def launch(
+        self,
+        manifest: HostManifest,
+        python: Path,
+        assets: Mapping[str, Path],
+        settings: Mapping[str, str] | None = None,
+        held: int | None = None,
+    ) -> HostProcess:
         """Starts a host and waits for its hello.
 
         Args:
             manifest: The host.
             python: Interpreter of its environment.
             assets: Directories of the assets that are installed.
+            settings: What the operator set for this host.
+            held: Descriptor that the process keeps open for as long as it lives.
 
         Raises:
             HostNotStarted: It ended, said nothing in time or said something wrong.
@@ -163,6 +172,7 @@ class Launcher:
         reading, writing = os.pipe()
         try:
             command = self._command(manifest, python, assets, socket, writing)
+            command += [f"--setting={name}={value}" for name, value in (settings or {}).items()]
             log_offset, log = _open_log(log_path, directory)
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -172,7 +182,7 @@ class Launcher:
                     stderr=log,
                     cwd=directory,
                     env={**self._environment(sockets, python), **self._visible(manifest.name)},
-                    pass_fds=(writing,),
+                    pass_fds=(writing,) if held is None else (writing, held),
                     start_new_session=True,
                 )
             finally:

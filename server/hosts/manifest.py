@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from server.environment_choice import MADE_WITH
+
 CAPABILITIES: Final = frozenset({"transcribe", "chat", "synthesize", "train", "render", "evaluate"})
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _CLAUSE: Final = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+)\.(\d+)")
 _KEYS: Final = frozenset(
     {"name", "module", "capabilities", "python", "lock", "hashed", "memory_mib", "gpu_memory_mib", "assets"}
+    | {"made_with", "conda_file"}
 )
 
 
@@ -85,6 +88,8 @@ class HostManifest:
         hashed: Whether the lock has a hash for every package. It has not where one version of a package has
             builds for different devices, as torch's.
         gpu_memory_mib: GPU memory to reserve before it starts, in MiB; 0 for a host that uses no GPU.
+        made_with: How its environment is made unless the operator says otherwise.
+        conda_file: What conda makes it from: an environment.yml, or a list of exact packages with hashes.
     """
 
     name: str
@@ -98,6 +103,8 @@ class HostManifest:
     optional_assets: tuple[str, ...] = ()
     hashed: bool = True
     gpu_memory_mib: int = 0
+    made_with: str = "auto"
+    conda_file: Path | None = None
 
     @property
     def assets(self) -> tuple[str, ...]:
@@ -171,9 +178,7 @@ def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
             raise ValueError(
                 f"unknown capability '{capability}', not one of {', '.join(sorted(CAPABILITIES))}"
             )
-    lock = _string(table, "lock")
-    if Path(lock).name != lock:
-        raise ValueError(f"lock '{lock}' must be a file beside host.toml")
+    lock = _beside(table, "lock")
     memory = table.get("memory_mib")
     if not isinstance(memory, int) or isinstance(memory, bool) or memory <= 0:
         raise ValueError("'memory_mib' must be a positive whole number")
@@ -183,6 +188,12 @@ def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
     hashed = table.get("hashed", True)
     if not isinstance(hashed, bool):
         raise ValueError("'hashed' must be true or false")
+    made_with = table.get("made_with", "auto")
+    if made_with not in MADE_WITH or made_with == "interpreter":
+        raise ValueError("'made_with' must be auto, uv, venv or conda")
+    conda_file = directory / _beside(table, "conda_file") if "conda_file" in table else None
+    if made_with == "conda" and conda_file is None:
+        raise ValueError("'conda_file' is missing: conda makes the environment from it")
     return HostManifest(
         name=name,
         directory=directory,
@@ -195,7 +206,16 @@ def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
         optional_assets=_strings(assets, "optional"),
         hashed=hashed,
         gpu_memory_mib=gpu_memory,
+        made_with=made_with,
+        conda_file=conda_file,
     )
+
+
+def _beside(table: Mapping[str, Any], key: str) -> str:
+    file = _string(table, key)
+    if Path(file).name != file:
+        raise ValueError(f"{key} '{file}' must be a file beside host.toml")
+    return file
 
 
 def _string(table: Mapping[str, Any], key: str) -> str:

@@ -12,12 +12,13 @@ import grpc
 import grpc.aio
 from viseme.host.v1 import host_pb2, host_pb2_grpc
 
-from server.errors import HostLost, HostNotFound, HostNotStarted, VisemeError
+from server.environment_choice import EnvironmentChoice
+from server.errors import ConfigInvalid, HostLost, HostNotFound, HostNotStarted, VisemeError
 from server.host_calls import calling
 from server.hosts.backoff import RestartPolicy
 from server.hosts.environments import EnvironmentBuilder
 from server.hosts.gpu_leases import HostLeases
-from server.hosts.launcher import Launcher
+from server.hosts.launcher import HostProcess, Launcher
 from server.hosts.logs import tail
 from server.hosts.manifest import HostManifest, load_manifests
 from server.hosts.status import HostState, HostStatus
@@ -51,9 +52,12 @@ class HostPool:
         packages: Further top-level packages that hosts may import, by directory.
         hello_seconds: How long a host may take to start.
         leases: Gives hosts that use a GPU the right to its memory; None: they take it.
+        environments: How the operator wants environments to be made, by host.
+        settings: What the operator set for hosts, by host.
 
     Raises:
         ManifestError: A host.toml is wrong.
+        ConfigInvalid: The operator set something for a host that there is not.
     """
 
     def __init__(
@@ -69,12 +73,20 @@ class HostPool:
         packages: Mapping[str, Path] | None = None,
         hello_seconds: float = 60.0,
         leases: HostLeases | None = None,
+        environments: Mapping[str, EnvironmentChoice] | None = None,
+        settings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.manifests: Final = load_manifests(manifests)
+        for table, named in (("environments", environments), ("host_settings", settings)):
+            if unknown := sorted(set(named or ()) - set(self.manifests)):
+                raise ConfigInvalid(
+                    f"[{table}.{unknown[0]}] is of no host.", fix=f"Use one of: {', '.join(self.manifests)}"
+                )
         self._asset_path = asset_path
         self._progress = progress
         self._python = python
-        self._builder = EnvironmentBuilder(home)
+        self._builder = EnvironmentBuilder(home, choices=environments)
+        self._settings = settings or {}
         self._launcher = Launcher(home, threads, packages, hello_seconds)
         self._leases = leases
         self._devices: dict[str, str] = {}
@@ -234,9 +246,8 @@ class HostPool:
         return running
 
     async def _connect(self, manifest: HostManifest) -> RunningHost:
-        python = self._python or (await self._builder.ensure(manifest, self._progress)).python
         assets = self._assets(manifest)
-        process = await self._launcher.launch(manifest, python, assets)
+        process = await self._launch(manifest, assets)
         channel = grpc.aio.secure_channel(
             process.hello.address,
             grpc.local_channel_credentials(grpc.LocalConnectionType.UDS),
@@ -258,6 +269,13 @@ class HostPool:
                 ) from error
             raise
         return RunningHost(process, channel, description, frozenset(assets))
+
+    async def _launch(self, manifest: HostManifest, assets: Mapping[str, Path]) -> HostProcess:
+        settings = self._settings.get(manifest.name)
+        if self._python is not None:
+            return await self._launcher.launch(manifest, self._python, assets, settings)
+        async with self._builder.using(manifest, self._progress) as (environment, held):
+            return await self._launcher.launch(manifest, environment.python, assets, settings, held)
 
     async def _ask(self, name: str, channel: grpc.aio.Channel) -> host_pb2.DescribeResponse:
         stub = cast("HostServiceAsyncStub", host_pb2_grpc.HostServiceStub(channel))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import os
 import subprocess
 import sys
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,12 +19,10 @@ from server.errors import DiskFull, EnvironmentFailed
 from server.hosts.environments import EnvironmentBuilder
 from server.hosts.installers import Installer, Pip, installers
 from server.hosts.manifest import HostManifest, PythonRange, load_manifests
+from tests.doubles.wheels import local, lock_of, wheel
 
 ROOT = Path(__file__).parents[2]
 OWN = f"=={sys.version_info.major}.{sys.version_info.minor}"
-
-
-WHEEL = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
 class Recorder:
@@ -43,34 +39,6 @@ class Recorder:
         self.finished.append(task)
 
 
-def wheel(directory: Path, name: str, text: str) -> Path:
-    """A pure wheel of one module with a constant."""
-    path = directory / f"{name}-1.0-py3-none-any.whl"
-    files = {
-        f"{name}.py": f"TEXT = {text!r}\n",
-        f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-        f"{name}-1.0.dist-info/WHEEL": WHEEL,
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        record = ""
-        for file, contents in files.items():
-            archive.writestr(file, contents)
-            digest = (
-                base64.urlsafe_b64encode(hashlib.sha256(contents.encode()).digest()).rstrip(b"=").decode()
-            )
-            record += f"{file},sha256={digest},{len(contents)}\n"
-        archive.writestr(f"{name}-1.0.dist-info/RECORD", f"{record}{name}-1.0.dist-info/RECORD,,\n")
-    return path
-
-
-def lock_of(wheels: list[Path], *options: str) -> str:
-    lines = [
-        f"{path.name.partition('-')[0]}==1.0 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        for path in wheels
-    ]
-    return "\n".join([*options, *lines, ""])
-
-
 @pytest.fixture
 def wheels(tmp_path: Path) -> list[Path]:
     directory = tmp_path / "wheels"
@@ -82,10 +50,6 @@ def manifest_of(tmp_path: Path, lock: str, python: str = OWN) -> HostManifest:
     path = tmp_path / "requirements.lock"
     path.write_text(lock, encoding="utf-8")
     return HostManifest("tiny", tmp_path, "tiny", ("chat",), PythonRange.parse(python), path, 10)
-
-
-def local(wheels: list[Path]) -> str:
-    return lock_of(wheels, "--no-index", f"--find-links {wheels[0].parent}")
 
 
 def output(python: Path, code: str) -> str:

@@ -35,7 +35,7 @@ COMMANDS = [
     ["version"],
     *(["avatars", name] for name in ("list", "show", "import", "export", "delete")),
     *(["avatars", name] for name in ("create", "train", "watch", "preview", "cancel")),
-    *(["hosts", name] for name in ("list", "install", "restart", "logs")),
+    *(["hosts", name] for name in ("list", "install", "restart", "logs", "prune")),
     *(["assets", name] for name in ("list", "install", "verify")),
 ]
 

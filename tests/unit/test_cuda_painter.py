@@ -63,8 +63,9 @@ def test_a_frame_does_not_depend_on_its_batch(bundle, painter, count):
     together = [image.copy() for image in painter.draw_yuv(state[:count])]
     assert len(together) == count
     (alone,) = painter.draw_yuv(state[count - 1 : count])
-    # Sums on a GPU have no fixed order.
-    assert np.abs(alone.astype(int) - together[-1]).max() <= 1
+    # Products of matrices of another size are summed in another order, in TF32.
+    error = alone.astype(np.float64) - together[-1]
+    assert (error**2).mean() ** 0.5 < 0.5
 
 
 def test_no_frames_are_no_work(bundle, painter):

@@ -111,3 +111,24 @@ def test_ranges(text: str, inside: list[tuple[int, int]], outside: list[tuple[in
     versions = PythonRange.parse(text)
     assert all(version in versions for version in inside)
     assert not any(version in versions for version in outside)
+
+
+def test_conda_is_offered_with_a_file_of_its_own(tmp_path: Path) -> None:
+    lines = 'made_with = "conda"\nconda_file = "environment.yml"\n[assets]'
+    directory = write(tmp_path, GOOD.replace("[assets]", lines))
+    manifest = load_manifest(directory)
+    assert manifest.made_with == "conda"
+    assert manifest.conda_file == directory / "environment.yml"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('made_with = "conda"', "'conda_file' is missing"),
+        ('made_with = "interpreter"', "'made_with' must be auto, uv, venv or conda"),
+        ('conda_file = "../environment.yml"', "must be a file beside host.toml"),
+    ],
+)
+def test_an_environment_that_cannot_be_made_is_refused(tmp_path: Path, line: str, problem: str) -> None:
+    with pytest.raises(ManifestError, match=problem):
+        load_manifest(write(tmp_path, GOOD.replace("[assets]", f"{line}\n[assets]")))

@@ -1,4 +1,4 @@
-"""`python -m model_hosts.talking_gaussian.upstream`: import, render, export. See docs/upstream.md."""
+"""`python -m model_hosts.talking_gaussian.upstream`: import, render, export, hear. See docs/upstream.md."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from model_hosts.talking_gaussian.driving.whisper_features import SAMPLE_RATE
 from model_hosts.talking_gaussian.images import encode_png
 from model_hosts.talking_gaussian.preprocess.dataset import load
 from model_hosts.talking_gaussian.preprocess.media import DatasetInvalid
 from model_hosts.talking_gaussian.upstream.bundle import UpstreamBundle
 from model_hosts.talking_gaussian.upstream.driving import read_units
-from model_hosts.talking_gaussian.upstream.export import Extras, audio_windows, export_layout
+from model_hosts.talking_gaussian.upstream.export import AUDIO, FPS, Extras, audio_windows, export_layout
+from model_hosts.talking_gaussian.upstream.film import write_film
 from model_hosts.talking_gaussian.upstream.importing import Card, import_avatar
 from model_hosts.talking_gaussian.upstream.layout import read_layout
 from model_hosts.talking_gaussian.upstream.model import read_model
@@ -92,6 +94,20 @@ def _export(options: argparse.Namespace) -> None:
     _say(f"{options.out}: {len(data.training)} frames to train on, {len(data.held_out)} held out")
 
 
+def _features(options: argparse.Namespace) -> None:
+    recorded = _read_array(options.data / AUDIO)
+    samples = read_speech(options.wav)
+    count = -(-len(samples) * FPS // SAMPLE_RATE)
+    like = (read_speech(options.data / "aud.wav"), len(recorded))
+    steps = speech_features(samples, load_encoder(options.encoder), count, like)
+    np.save(options.out, audio_windows(steps, count))
+    _say(f"{options.out}: features of {count} frames")
+
+
+def _film(options: argparse.Namespace) -> None:
+    _say(f"{options.out}: {write_film(options.pictures, options.wav, options.out)} frames")
+
+
 def _read_array(path: Path) -> FloatArray:
     """The array of a .npy file, or `landmarks` of an .npz."""
     loaded = np.load(path, allow_pickle=False)
@@ -112,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m model_hosts.talking_gaussian.upstream", description=__doc__
     )
-    commands = parser.add_subparsers(required=True, metavar="import | render | export")
+    commands = parser.add_subparsers(required=True, metavar="import | render | export | features | film")
 
     add = commands.add_parser("import", help="make a bundle of checkpoints")
     add.set_defaults(run=_import)
@@ -149,6 +165,19 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--encoder", type=Path, help="directory of the asset whisper-base")
     write.add_argument("--wav", type=Path, help="speech of the recording; default: its audio.wav")
     write.add_argument("--out", type=Path, required=True, help="directory to write")
+
+    hear = commands.add_parser("features", help="audio features of speech, as an exported recording's are")
+    hear.set_defaults(run=_features)
+    hear.add_argument("wav", type=Path)
+    hear.add_argument("--data", type=Path, required=True, help="an exported recording, with its aud.wav")
+    hear.add_argument("--encoder", type=Path, required=True, help="directory of the asset whisper-base")
+    hear.add_argument("--out", type=Path, required=True, help=".npy to write: [frames, 16, 29]")
+
+    join = commands.add_parser("film", help="a silent video and its speech in a fragmented MP4")
+    join.set_defaults(run=_film)
+    join.add_argument("pictures", type=Path)
+    join.add_argument("--wav", type=Path, required=True)
+    join.add_argument("--out", type=Path, required=True)
     return parser
 
 

@@ -76,22 +76,33 @@ def heard_units(samples: npt.NDArray[np.int16], encoder: WhisperEncoder, count: 
     return np.asarray(units[np.minimum(np.arange(count), len(units) - 1)], np.float32)
 
 
-def speech_features(samples: npt.NDArray[np.int16], encoder: WhisperEncoder, count: int) -> FloatArray:
+def speech_features(
+    samples: npt.NDArray[np.int16],
+    encoder: WhisperEncoder,
+    count: int,
+    like: tuple[npt.NDArray[np.int16], int] | None = None,
+) -> FloatArray:
     """The 29 strongest principal components of Whisper's features, each of unit deviation.
 
     Args:
         samples: 16 kHz.
         encoder: Whisper base.
         count: Video frames.
+        like: Other speech and its video frames, whose components are taken: what was trained on them
+            understands no others.
 
     Returns:
         float32 [2 * count, 29], 50 a second, for `export.audio_windows`.
     """
-    steps = count * FEATURE_RATE // 25
+    features = _heard(samples, encoder, count)
+    known = features if like is None else _heard(like[0], encoder, like[1])
+    mean = known.mean(0)
+    _, _, axes = np.linalg.svd(known - mean, full_matrices=False)
+    deviation = np.maximum(((known - mean) @ axes[:FEATURES].T).std(0), 1e-6)
+    return np.asarray((features - mean) @ axes[:FEATURES].T / deviation, np.float32)
+
+
+def _heard(samples: npt.NDArray[np.int16], encoder: WhisperEncoder, count: int) -> npt.NDArray[np.float64]:
     stream = FeatureStream(encoder, SAMPLE_RATE)
     stream.push(samples)
-    features = stream.features(0, steps).astype(np.float64)
-    features -= features.mean(0)
-    _, _, axes = np.linalg.svd(features, full_matrices=False)
-    found = features @ axes[:FEATURES].T
-    return np.asarray(found / np.maximum(found.std(0), 1e-6), np.float32)
+    return stream.features(0, count * FEATURE_RATE // 25).astype(np.float64)

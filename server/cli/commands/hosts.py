@@ -7,13 +7,37 @@ from typing import Annotated
 import typer
 
 from server.cli.failures import guarded
-from server.cli.settings import DEFAULT_SERVER, ConfigOption, JsonOption, ServerOption
-
-app = typer.Typer(
-    no_args_is_help=True, help="The model hosts: how they are, installing, restarting, their logs."
+from server.cli.settings import (
+    DEFAULT_SERVER,
+    ConfigOption,
+    JsonOption,
+    ServerOption,
+    check_home,
+    read_settings,
 )
 
-HostName = Annotated[str, typer.Argument(metavar="NAME", help="A host, such as whisper or hosts/whisper.")]
+app = typer.Typer(
+    no_args_is_help=True, help="The model hosts: how they are, installing, restarting, their logs, pruning."
+)
+
+
+def _complete_host(incomplete: str) -> list[str]:
+    """Names for the shell's completion; nothing when they cannot be read."""
+    from server.errors import VisemeError
+    from server.hosts.manifest import ManifestError, load_manifests
+
+    try:
+        return [name for name in load_manifests(read_settings(None).manifests) if name.startswith(incomplete)]
+    except (VisemeError, ManifestError):
+        return []
+
+
+HostName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A host, such as whisper or hosts/whisper.", autocompletion=_complete_host
+    ),
+]
 
 
 @app.command("list")
@@ -51,9 +75,14 @@ def list_hosts(server: ServerOption = DEFAULT_SERVER, json: JsonOption = False) 
 def install_hosts(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Hosts; those a reply needs when none is named."),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Hosts; those a reply needs when none is named.",
+            autocompletion=_complete_host,
+        ),
     ] = None,
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Build the environments of hosts, and install the model files they need.
 
@@ -62,10 +91,9 @@ def install_hosts(
 
     Example: viseme hosts install whisper
     """
-    from server.cli.console import say
+    from server.cli.console import print_json, say
     from server.cli.preparation import Preparation
     from server.cli.progress import ProgressDisplay
-    from server.cli.settings import check_home, read_settings
 
     settings = read_settings(config)
     check_home(settings)
@@ -73,6 +101,9 @@ def install_hosts(
     hosts = preparation.select(names) if names else preparation.serving_hosts()
     with ProgressDisplay() as progress:
         preparation.complete(preparation.missing(hosts), progress)
+    if json:
+        print_json({"hosts": [preparation.installed(host) for host in hosts]})
+        return
     say(f"Ready: {', '.join(host.name for host in hosts)}.")
 
 
@@ -109,6 +140,7 @@ def host_logs(
     name: HostName,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 100,
     server: ServerOption = DEFAULT_SERVER,
+    json: JsonOption = False,
 ) -> None:
     """Show the end of a host's log.
 
@@ -118,8 +150,52 @@ def host_logs(
 
     from viseme import Client
 
+    from server.cli.console import print_json
     from server.cli.names import host_name
 
     with Client(server) as client:
         text = client.admin.host_log(host_name(name), lines)
+    if json:
+        print_json({"name": host_name(name), "lines": text.splitlines()})
+        return
     sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
+
+
+@app.command("prune")
+@guarded
+def prune_hosts(
+    days: Annotated[float, typer.Option(min=0, help="Old logs stay for so many days.")] = 14,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove environments that no host needs any more, half-built ones, and old logs.
+
+    What a running host uses stays, and so does what is being built. Needs no running server.
+
+    Example: viseme hosts prune --dry-run
+    """
+    from server.cli.console import print_json, print_table, say, size_text
+    from server.cli.failures import ExitCode
+    from server.cli.preparation import Preparation
+    from server.cli.settings import shown_path
+
+    pruned = Preparation(read_settings(config)).prune(days, dry_run)
+    if json:
+        described = {
+            part: [
+                {"path": str(found.path), "kind": found.kind.value, "why": found.why}
+                for found in getattr(pruned, part)
+            ]
+            for part in ("removed", "kept")
+        }
+        print_json({**described, "freed_bytes": pruned.freed_bytes, "dry_run": dry_run})
+    else:
+        rows = [(shown_path(found.path), found.kind.value) for found in pruned.removed]
+        verb = "WOULD BE REMOVED" if dry_run else "REMOVED"
+        print_table((verb, "WHAT"), rows, "There is nothing that nobody needs.")
+        for found in pruned.kept:
+            say(f"Kept {shown_path(found.path)}: {found.why}")
+        say(f"{size_text(pruned.freed_bytes)} {'would be freed' if dry_run else 'freed'}.")
+    if any("cannot be removed" in found.why for found in pruned.kept):
+        raise typer.Exit(ExitCode.FAILED)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -72,6 +73,9 @@ class Synthesize(host_pb2_grpc.SynthesizeServiceServicer):
             yield host_pb2.SynthesizeResponse(pcm=os.environ.get(argument, "").encode())
         elif verb == "versions":
             yield host_pb2.SynthesizeResponse(pcm=f"{sys.version.split()[0]} {grpc.__version__}".encode())
+        elif verb == "package":
+            module = importlib.import_module(argument)
+            yield host_pb2.SynthesizeResponse(pcm=module.TEXT.encode())
         elif verb == "child":
             # A grandchild of the server that nobody but the process group knows.
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
