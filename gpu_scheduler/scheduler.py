@@ -244,12 +244,7 @@ class Scheduler:
             back: Somebody who waits again, and may find room anywhere.
         """
         now = self._clock()
-        for place in places:
-            marks = [self._waiting.all[identifier] for identifier in place.earmarks]
-            for waiting in sorted(marks, key=_turn):
-                granted = policy.claim(waiting.earmark, self.ledger, self.rules) if waiting.earmark else None
-                if granted is not None:
-                    self._apply(waiting, granted, now)
+        self._claim(places, now)
         self._serve_classes(places, now)
         if back is not None and back.earmark is None and self._waiting.all.get(back.request.id) is back:
             self._decide(back, now)
@@ -269,8 +264,19 @@ class Scheduler:
                     if waiting.earmark and not policy.holds(waiting.earmark, self.ledger):
                         self._unmark(waiting)
                         self._decide(waiting, now)
+            # A place that is kept no longer may be room for the next.
+            self._claim(places, now)
             self._serve_classes(places, now)
         self._tell()
+
+    def _claim(self, places: list[Place], now: float) -> None:
+        """Grants what is kept on some places, where there is room by now."""
+        for place in places:
+            marks = [self._waiting.all[identifier] for identifier in place.earmarks]
+            for waiting in sorted(marks, key=_turn):
+                granted = policy.claim(waiting.earmark, self.ledger, self.rules) if waiting.earmark else None
+                if granted is not None:
+                    self._apply(waiting, granted, now)
 
     def _serve_classes(self, places: list[Place], now: float) -> None:
         models = {lease.request.model for place in places if place.idle for lease in idle_of(place)}
