@@ -48,7 +48,7 @@ test-training: .venv/.ready-test ## Tests of the trainer, in its own environment
 	.build/environments/training/bin/python -m pytest -m "torch" $$(grep -rl --include="test_*.py" "mark.torch" tests) $(PYTEST_ARGS)
 
 bench: .venv/.ready-test ## Every benchmark this machine can run
-	@for name in cpu_render long_render speech reply scheduler; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $${failed:-0}
+	@for name in cpu_render long_render speech reply operations faults scheduler; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $${failed:-0}
 
 clean: ## Remove what the commands above built here (not VISEME_HOME)
 	rm -rf .venv .build reply.mp4

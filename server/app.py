@@ -25,6 +25,8 @@ from viseme.v1 import (
     avatar_pb2_grpc,
     dialogue_pb2,
     dialogue_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
     render_pb2,
     render_pb2_grpc,
 )
@@ -35,6 +37,7 @@ from server.api.avatars import AvatarServicer
 from server.api.devices import DeviceDesk
 from server.api.dialogue import DialogueServicer
 from server.api.interceptors import CallInterceptor
+from server.api.jobs import JobServicer
 from server.api.operations import OperationsServicer
 from server.api.rendering import RenderServicer
 from server.assets.installer import AssetInstaller
@@ -54,6 +57,8 @@ from server.media.spool import disk_full_as_error
 from server.operations import avatar_work
 from server.operations.avatar_work import AvatarWork
 from server.operations.desk import OperationDesk
+from server.operations.opening import open_store
+from server.operations.retention import Retention
 from server.operations.runner import OperationRunner
 from server.operations.store import OperationStore
 from server.operations.training_lease import TrainingLeases
@@ -119,6 +124,7 @@ class Application:
         )
         self._operations: OperationStore | None = None
         self._runner: OperationRunner | None = None
+        self._retention: Retention | None = None
         # Of this process alone: a second server on the same home must not touch it.
         self._scratch = settings.home / "store" / "tmp" / f"server-{os.getpid()}"
         self._admission = Admission(limits.max_concurrent_requests)
@@ -155,7 +161,11 @@ class Application:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        self._operations = OperationStore(self.settings.home / "store" / "operations.db")
+        long_work = self.settings.operations
+        self._operations = await asyncio.to_thread(
+            open_store, long_work.database.get_secret_value(), self.settings.home
+        )
+        self._retention = Retention(self._operations, long_work.keep_days, long_work.keep_count)
         names = self._add_services(server, self._operations)
         host, _, port = self.settings.listen.rpartition(":")
         try:
@@ -172,6 +182,7 @@ class Application:
         self._server = server
         if self._runner is not None:
             self._runner.start()
+        self._retention.start()
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await asyncio.to_thread(self._decoder.warm)
@@ -202,6 +213,8 @@ class Application:
             await self._server.stop(self.settings.stop_grace_seconds if grace is None else grace)
         if self._runner is not None:
             await self._runner.stop()
+        if self._retention is not None:
+            await self._retention.stop()
         if self._operations is not None:
             self._operations.close()
         for provider in self._providers:
@@ -250,7 +263,9 @@ class Application:
             fetch=self._fetch_for_training,
         )
         self._runner = OperationRunner(
-            operations, {avatar_work.CREATE: work.create, avatar_work.TRAIN: work.train}
+            operations,
+            {avatar_work.CREATE: work.create, avatar_work.TRAIN: work.train},
+            settings.operations.lease_seconds,
         )
         desk = OperationDesk(operations, self._runner)
         dialogue = DialogueServicer(
@@ -281,11 +296,12 @@ class Application:
             server,
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsServicer(desk), server)
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(desk), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [
             service.full_name
-            for proto in (dialogue_pb2, render_pb2, avatar_pb2, admin_pb2)
+            for proto in (dialogue_pb2, render_pb2, avatar_pb2, job_pb2, admin_pb2)
             for service in proto.DESCRIPTOR.services_by_name.values()
         ]
         longrunning = operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name

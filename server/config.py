@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -144,6 +144,26 @@ class Speech(_Table):
     """Silence after the last sentence, in which the mouth closes."""
 
 
+class Operations(_Table):
+    """Long work: where it is kept, and for how long."""
+
+    database: SecretStr = SecretStr("")
+    """URL of a PostgreSQL database; empty: SQLite in the home."""
+    lease_seconds: float = Field(default=20, ge=2)
+    """How long an operation waits for a server that died before another takes it over."""
+    keep_days: float = Field(default=90, gt=0)
+    """How long an operation that is over is remembered; the latest of each avatar always is."""
+    keep_count: int = Field(default=10_000, gt=0)
+    """How many operations that are over are remembered."""
+
+    @field_validator("database")
+    @classmethod
+    def _only_postgresql(cls, database: SecretStr) -> SecretStr:
+        if not database.get_secret_value().startswith(("postgresql://", "postgres://")) and database:
+            raise ValueError("write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+        return database
+
+
 class Settings(BaseSettings):
     """All settings; see the module for where they come from."""
 
@@ -167,6 +187,7 @@ class Settings(BaseSettings):
     deadlines: Deadlines = Deadlines()
     llm: Llm = Llm()
     speech: Speech = Speech()
+    operations: Operations = Operations()
 
     @field_validator("home", "manifests")
     @classmethod

@@ -6,6 +6,7 @@
     ├── InvalidInputError            INVALID_ARGUMENT     FIELD_INVALID
     │   ├── FieldRequired            INVALID_ARGUMENT     FIELD_REQUIRED
     │   ├── FieldInvalid             INVALID_ARGUMENT     FIELD_INVALID
+    │   ├── RequestIdReused          INVALID_ARGUMENT     REQUEST_ID_REUSED
     │   ├── AudioError               INVALID_ARGUMENT     AUDIO_UNREADABLE
     │   │   ├── AudioEmpty           INVALID_ARGUMENT     AUDIO_EMPTY
     │   │   ├── AudioUnreadable      INVALID_ARGUMENT     AUDIO_UNREADABLE
@@ -38,6 +39,7 @@
     │   ├── AvatarBusy               FAILED_PRECONDITION  AVATAR_BUSY
     │   ├── AvatarNotReady           FAILED_PRECONDITION  AVATAR_NOT_READY
     │   ├── OperationUnfinished      FAILED_PRECONDITION  OPERATION_UNFINISHED
+    │   ├── OperationSucceeded       FAILED_PRECONDITION  OPERATION_SUCCEEDED
     │   ├── DeviceUnsuitable         FAILED_PRECONDITION  DEVICE_UNSUITABLE
     │   ├── TrainingDiverged         FAILED_PRECONDITION  TRAINING_DIVERGED
     │   └── UpstreamFailed           FAILED_PRECONDITION  UPSTREAM_FAILED
@@ -47,6 +49,7 @@
     ├── UnavailableError (retryable) UNAVAILABLE          HOST_LOST
     │   ├── HostLost                 UNAVAILABLE          HOST_LOST
     │   ├── HostNotStarted           UNAVAILABLE          HOST_NOT_STARTED
+    │   ├── StoreUnavailable         UNAVAILABLE          STORE_UNAVAILABLE
     │   ├── AssetUnreachable         UNAVAILABLE          ASSET_UNREACHABLE
     │   ├── LlmUnavailable           UNAVAILABLE          LLM_UNAVAILABLE
     │   └── ServerStopping           UNAVAILABLE          SERVER_STOPPING
@@ -116,6 +119,12 @@ class FieldInvalid(InvalidInputError):
     """A field has a value that is not allowed."""
 
     reason = "FIELD_INVALID"
+
+
+class RequestIdReused(InvalidInputError):
+    """This request_id came with a different request before; use a new one for a new request."""
+
+    reason = "REQUEST_ID_REUSED"
 
 
 class AudioError(InvalidInputError):
@@ -313,6 +322,12 @@ class OperationUnfinished(PreconditionError):
     reason = "OPERATION_UNFINISHED"
 
 
+class OperationSucceeded(PreconditionError):
+    """The operation did what it should; there is nothing to try again."""
+
+    reason = "OPERATION_SUCCEEDED"
+
+
 class DeviceUnsuitable(PreconditionError):
     """The device cannot train this avatar."""
 
@@ -369,6 +384,12 @@ class HostNotStarted(UnavailableError):
     """A model host does not start."""
 
     reason = "HOST_NOT_STARTED"
+
+
+class StoreUnavailable(UnavailableError):
+    """The database of operations does not answer; what was accepted is kept, so try again."""
+
+    reason = "STORE_UNAVAILABLE"
 
 
 class AssetUnreachable(UnavailableError):

@@ -11,9 +11,9 @@ from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 
 from viseme._errors import from_status
 from viseme._messages import moment, resource, seconds
-from viseme._types import Avatar, AvatarPreview, Finding, Operation
+from viseme._types import Avatar, AvatarPreview, Finding, LogLine, Operation
 from viseme._uploads import source_bytes
-from viseme.v1 import avatar_pb2
+from viseme.v1 import avatar_pb2, job_pb2
 
 _AVATARS = "avatars/"
 
@@ -55,7 +55,7 @@ def create_metadata(
         train=train,
         training=avatar_pb2.TrainAvatarRequest(preset=preset, device=device, seed=seed) if train else None,
         default_voice=resource("voices", default_voice),
-        request_id=request_id or _request_id(),
+        request_id=request_id_or_new(request_id),
         video_size_bytes=source_bytes(video),
     )
     return avatar_pb2.CreateAvatarRequest(metadata=metadata)
@@ -75,7 +75,7 @@ def train_request(
         preset=preset,
         device=device,
         seed=seed,
-        request_id=request_id or _request_id(),
+        request_id=request_id_or_new(request_id),
     )
 
 
@@ -145,5 +145,11 @@ def _identifier(avatar_id: str) -> str:
     return avatar_id[len(_AVATARS) :] if avatar_id.startswith(_AVATARS) else avatar_id
 
 
-def _request_id() -> str:
-    return str(uuid.uuid4())
+def log_line_value(message: job_pb2.GetOperationLogResponse.Line) -> LogLine:
+    """A line of the log of an operation."""
+    return LogLine(moment(message.time), message.text)
+
+
+def request_id_or_new(request_id: str) -> str:
+    """The caller's id of a request, or a new one: a call that is repeated by gRPC is one request."""
+    return request_id or str(uuid.uuid4())

@@ -14,12 +14,13 @@ from google.longrunning import (  # type: ignore[import-untyped]
 )
 
 from viseme import _messages as messages
-from viseme._avatar_messages import operation_value
+from viseme._avatar_messages import log_line_value, operation_value, request_id_or_new
 from viseme._calls import async_errors, errors
 from viseme._errors import VisemeError
+from viseme.v1 import job_pb2, job_pb2_grpc
 
 if TYPE_CHECKING:
-    from viseme._types import Operation
+    from viseme._types import LogLine, Operation
 
 PATIENCE_SECONDS = 60.0
 """How long a server that is gone is waited for, unless the caller says otherwise."""
@@ -36,6 +37,7 @@ class Operations:
 
     def __init__(self, channel: grpc.Channel, address: str, timeout: float) -> None:
         self._stub = operations_pb2_grpc.OperationsStub(channel)
+        self._jobs = job_pb2_grpc.JobServiceStub(channel)
         self._address = address
         self._timeout = timeout
 
@@ -43,12 +45,16 @@ class Operations:
         """Returns one operation; `name` as in `operations/1` or `1`."""
         return operation_value(self._get(name))
 
-    def list(self) -> List[Operation]:  # noqa: UP006 (`list` is this method here)
-        """All operations that the server remembers, oldest first."""
+    def list(self, *, done: bool | None = None) -> List[Operation]:  # noqa: UP006 (`list` is this method)
+        """The operations that the server remembers, oldest first.
+
+        Args:
+            done: Only those that are, or are not, done; None: all.
+        """
         operations, token = [], ""
         with errors(self._address):
             while True:
-                request = operations_pb2.ListOperationsRequest(page_token=token)
+                request = operations_pb2.ListOperationsRequest(page_token=token, filter=_filter(done))
                 response = self._stub.ListOperations(request, timeout=self._timeout)
                 operations += [operation_value(message) for message in response.operations]
                 token = response.next_page_token
@@ -123,6 +129,31 @@ class Operations:
         with errors(self._address):
             self._stub.DeleteOperation(request, timeout=self._timeout)
 
+    def retry(self, name: str, *, request_id: str = "") -> Operation:
+        """Does again what failed or was cancelled, as a new operation that goes on from what was done.
+
+        Args:
+            name: The one that failed, as in `get`.
+            request_id: The same id gives the operation that it gave before.
+
+        Raises:
+            VisemeError: It is not done, did not fail, or something else is done to its avatar.
+        """
+        with errors(self._address):
+            request = _retry_request(name, request_id)
+            return operation_value(self._jobs.RetryOperation(request, timeout=self._timeout))
+
+    def log(self, name: str, lines: int = 100) -> List[LogLine]:  # noqa: UP006
+        """The end of the log of an operation, oldest first.
+
+        Args:
+            name: As in `get`.
+            lines: How many lines.
+        """
+        with errors(self._address):
+            response = self._jobs.GetOperationLog(_log_request(name, lines), timeout=self._timeout)
+        return [log_line_value(line) for line in response.lines]
+
     def _get(self, name: str) -> Any:
         request = operations_pb2.GetOperationRequest(name=_full(name))
         with errors(self._address):
@@ -134,6 +165,7 @@ class AsyncOperations:
 
     def __init__(self, channel: grpc.aio.Channel, address: str, timeout: float) -> None:
         self._stub: Any = operations_pb2_grpc.OperationsStub(channel)
+        self._jobs: Any = job_pb2_grpc.JobServiceStub(channel)
         self._address = address
         self._timeout = timeout
 
@@ -141,12 +173,12 @@ class AsyncOperations:
         """Returns one operation; `name` as in `operations/1` or `1`."""
         return operation_value(await self._get(name))
 
-    async def list(self) -> List[Operation]:  # noqa: UP006 (`list` is this method here)
-        """All operations that the server remembers, oldest first."""
+    async def list(self, *, done: bool | None = None) -> List[Operation]:  # noqa: UP006 (`list` is this method)
+        """The operations that the server remembers; see `Operations.list`."""
         operations, token = [], ""
         async with async_errors(self._address):
             while True:
-                request = operations_pb2.ListOperationsRequest(page_token=token)
+                request = operations_pb2.ListOperationsRequest(page_token=token, filter=_filter(done))
                 response = await self._stub.ListOperations(request, timeout=self._timeout)
                 operations += [operation_value(message) for message in response.operations]
                 token = response.next_page_token
@@ -212,6 +244,18 @@ class AsyncOperations:
         async with async_errors(self._address):
             await self._stub.DeleteOperation(request, timeout=self._timeout)
 
+    async def retry(self, name: str, *, request_id: str = "") -> Operation:
+        """Does again what failed or was cancelled; see `Operations.retry`."""
+        async with async_errors(self._address):
+            request = _retry_request(name, request_id)
+            return operation_value(await self._jobs.RetryOperation(request, timeout=self._timeout))
+
+    async def log(self, name: str, lines: int = 100) -> List[LogLine]:  # noqa: UP006
+        """The end of the log of an operation; see `Operations.log`."""
+        async with async_errors(self._address):
+            response = await self._jobs.GetOperationLog(_log_request(name, lines), timeout=self._timeout)
+        return [log_line_value(line) for line in response.lines]
+
     async def _get(self, name: str) -> Any:
         request = operations_pb2.GetOperationRequest(name=_full(name))
         async with async_errors(self._address):
@@ -269,3 +313,15 @@ def _wait_request(name: str, end: float | None) -> tuple[Any, float]:
 
 def _full(name: str) -> str:
     return messages.resource("operations", name)
+
+
+def _filter(done: bool | None) -> str:
+    return "" if done is None else f"done={str(done).lower()}"
+
+
+def _retry_request(name: str, request_id: str) -> job_pb2.RetryOperationRequest:
+    return job_pb2.RetryOperationRequest(name=_full(name), request_id=request_id_or_new(request_id))
+
+
+def _log_request(name: str, lines: int) -> job_pb2.GetOperationLogRequest:
+    return job_pb2.GetOperationLogRequest(name=_full(name), lines=lines)

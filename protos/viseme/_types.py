@@ -232,6 +232,19 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class LogLine:
+    """Something worth knowing about an operation.
+
+    Attributes:
+        time: When it was written.
+        text: One line.
+    """
+
+    time: datetime
+    text: str
+
+
+@dataclass(frozen=True)
 class Host:
     """A model host; the attributes are those of `viseme.v1.Host`, `state` as in `READY`."""
 

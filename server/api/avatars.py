@@ -125,7 +125,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         pieces = Pieces(request_iterator, self._settings.deadlines.upload)
         metadata = await pieces.metadata()
         name = str(parse_resource_name(f"avatars/{metadata.avatar_id}", "avatars"))
-        if known := await self._desk.known(avatar_work.CREATE, metadata.request_id):
+        if known := await self._desk.known(avatar_work.CREATE, metadata, metadata.request_id):
             return operation_message(known)
         self._check_creation(metadata)
         replace = await asyncio.to_thread(self._may_replace, name)

@@ -10,13 +10,14 @@ from google.protobuf.empty_pb2 import Empty
 from viseme.v1 import avatar_pb2
 
 from server.api.interceptors import Context
-from server.api.pages import page
+from server.api.pages import invalid_token, last_given, next_token, page_size
 from server.errors import FieldInvalid, FieldRequired
 from server.operations.desk import OperationDesk
 from server.operations.store import OperationRecord
 
 _COLLECTION: Final = "operations"
 _MOST_WAIT_SECONDS: Final = 60.0
+_FILTERS: Final = {"": None, "done=true": True, "done=false": False}
 
 
 class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignore[misc]  # untyped package
@@ -41,12 +42,18 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         """Lists the operations, oldest first."""
         if request.name not in {"", _COLLECTION}:
             raise FieldInvalid(f"name must be empty or '{_COLLECTION}'.", field="name")
-        if request.filter:
-            raise FieldInvalid("filter is not supported.", field="filter")
-        records = await self._desk.list()
-        given, token = page(records, lambda record: record.id, request.page_size, request.page_token)
+        if request.filter not in _FILTERS:
+            raise FieldInvalid("filter must be empty, done=true or done=false.", field="filter")
+        size = page_size(request.page_size)
+        last = last_given(request.page_token) or "0"
+        if not last.isdecimal():
+            raise invalid_token()
+        # One more tells whether there is another page.
+        records = await self._desk.page(int(last), size + 1, done=_FILTERS[request.filter])
+        given = records[:size]
         return operations_pb2.ListOperationsResponse(
-            operations=[operation_message(record) for record in given], next_page_token=token
+            operations=[operation_message(record) for record in given],
+            next_page_token=next_token(str(given[-1].sequence)) if len(records) > size else "",
         )
 
     async def CancelOperation(  # noqa: N802 (named by the proto)

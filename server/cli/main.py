@@ -14,6 +14,7 @@ from server.cli.commands import (
     doctor,
     gpus,
     hosts,
+    jobs,
     render,
     say,
     serve,
@@ -35,6 +36,7 @@ app.command("serve")(serve.serve)
 app.command("say")(say.say)
 app.command("render")(render.render)
 app.add_typer(avatars.app, name="avatars")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(hosts.app, name="hosts")
 app.add_typer(assets.app, name="assets")
 app.command("gpus")(gpus.gpus)

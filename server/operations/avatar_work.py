@@ -123,6 +123,9 @@ class AvatarWork:
         self, record: OperationRecord, wanted: avatar_pb2.TrainAvatarRequest, device: str, told: _Reporter
     ) -> None:
         recording = self._recording(record)
+        if recording.trained_by() == record.id:
+            # Whoever had it before died when all was done but the operation itself.
+            return
         # Beside the recording: it is moved into the store, which must be on the same file system.
         place = Path(tempfile.mkdtemp(prefix=".bundle-", dir=recording.directory))
         request = host_pb2.TrainRequest(
@@ -150,6 +153,7 @@ class AvatarWork:
             if not done:
                 raise InternalError(f"The {self._host} host ended before the avatar was trained.")
             self._avatars.place(place / "bundle", recording.identifier)
+            recording.keep_trained_by(record.id)
             # The next training starts anew, whatever it is asked to do.
             for left in recording.directory.glob(f"{recording.checkpoint.name}*"):
                 left.unlink(missing_ok=True)

@@ -11,9 +11,15 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.error_status import status_message
-from server.errors import AvatarBusy, OperationCancelled, OperationUnfinished
+from server.errors import (
+    AvatarBusy,
+    OperationCancelled,
+    OperationSucceeded,
+    OperationUnfinished,
+    RequestIdReused,
+)
 from server.operations.runner import OperationRunner
-from server.operations.store import OperationRecord, OperationStore
+from server.operations.store import Acceptance, LogLine, OperationRecord, OperationStore, Priority
 
 _LOOK_SECONDS: Final = 0.2
 _CANCEL_SECONDS: Final = 30
@@ -31,14 +37,33 @@ class OperationDesk:
         self._store = store
         self._runner = runner
 
-    async def known(self, kind: str, request_id: str) -> OperationRecord | None:
-        """The operation that was accepted for a request before."""
-        return await asyncio.to_thread(self._store.by_request, kind, request_id) if request_id else None
+    async def known(
+        self, kind: str, request: Message, request_id: str, owner: str = ""
+    ) -> OperationRecord | None:
+        """The operation that was accepted for a request before.
+
+        Raises:
+            RequestIdReused: The `request_id` came with a different request.
+        """
+        if not request_id:
+            return None
+        known = await asyncio.to_thread(self._store.by_request, kind, request_id, owner)
+        if known is not None and known.request != _serialised(request):
+            raise RequestIdReused(operation=known.name)
+        return known
 
     async def accept(
-        self, kind: str, target: str, request: Message, metadata: Message, request_id: str
+        self,
+        kind: str,
+        target: str,
+        request: Message,
+        metadata: Message,
+        request_id: str,
+        *,
+        owner: str = "",
+        priority: Priority = Priority.TRAINING,
     ) -> OperationRecord:
-        """Accepts an operation.
+        """Accepts an operation; when this returns it will be carried out, whatever happens.
 
         Args:
             kind: What is to be done.
@@ -46,21 +71,61 @@ class OperationDesk:
             request: The request.
             metadata: The progress before it begins, with a `create_time`.
             request_id: The caller's id of the request, or empty.
+            owner: The tenant who asks, or empty.
+            priority: Class of the work.
 
         Raises:
             AvatarBusy: Another operation is under way on the same resource.
+            RequestIdReused: The `request_id` came with a different request before.
+            StoreUnavailable: The database does not answer; nothing was accepted.
         """
-        created = Timestamp()
-        created.GetCurrentTime()
-        getattr(metadata, "create_time").CopyFrom(created)  # noqa: B009 (every metadata of ours has one)
-        record = await asyncio.to_thread(
-            self._store.accept,
-            kind,
-            target,
-            request.SerializeToString(),
-            metadata.SerializeToString(),
-            request_id,
+        _set_created(metadata)
+        return await self._accept(
+            Acceptance(
+                kind=kind,
+                target=target,
+                request=_serialised(request),
+                metadata=metadata.SerializeToString(),
+                request_id=request_id,
+                owner=owner,
+                priority=priority,
+            )
         )
+
+    async def retry(self, name: str, metadata: Message, request_id: str) -> OperationRecord:
+        """Accepts a new operation that does what one should have done that failed or was cancelled.
+
+        Args:
+            name: The one that failed.
+            metadata: As for `accept`.
+            request_id: As for `accept`.
+
+        Raises:
+            OperationNotFound: There is none of this name.
+            OperationUnfinished: It is not done.
+            OperationSucceeded: It did not fail.
+            AvatarBusy: As for `accept`.
+        """
+        record = await self.get(name)
+        if record.state != "done":
+            raise OperationUnfinished(f"{name} is still under way.", fix=f"viseme jobs cancel {record.id}")
+        if record.error is None:
+            raise OperationSucceeded(operation=name)
+        _set_created(metadata)
+        return await self._accept(
+            Acceptance(
+                kind=record.kind,
+                target=record.target,
+                request=record.request,
+                metadata=metadata.SerializeToString(),
+                request_id=request_id,
+                owner=record.owner,
+                priority=record.priority,
+            )
+        )
+
+    async def _accept(self, wanted: Acceptance) -> OperationRecord:
+        record = await asyncio.to_thread(self._store.accept, wanted)
         self._runner.wake()
         return record
 
@@ -72,9 +137,20 @@ class OperationDesk:
         """
         return await asyncio.to_thread(self._store.get, name)
 
-    async def list(self) -> Sequence[OperationRecord]:
-        """All operations, oldest first."""
-        return await asyncio.to_thread(self._store.list)
+    async def page(
+        self, after: int, size: int, *, owner: str | None = None, done: bool | None = None
+    ) -> Sequence[OperationRecord]:
+        """Operations, oldest first; see `OperationStore.page`."""
+        return await asyncio.to_thread(self._store.page, after, size, owner=owner, done=done)
+
+    async def log(self, name: str, lines: int) -> Sequence[LogLine]:
+        """The last lines of the log of an operation, oldest first.
+
+        Raises:
+            OperationNotFound: There is none of this name.
+        """
+        record = await self.get(name)
+        return await asyncio.to_thread(self._store.read_log, record, lines)
 
     def latest(self, target: str) -> OperationRecord | None:
         """The latest operation on a resource. Blocks."""
@@ -135,3 +211,14 @@ class OperationDesk:
             raise OperationUnfinished(
                 f"{name} is still under way.", fix=f"viseme avatars cancel {record.target}"
             )
+
+
+def _serialised(request: Message) -> bytes:
+    # The same request must give the same bytes.
+    return request.SerializeToString(deterministic=True)
+
+
+def _set_created(metadata: Message) -> None:
+    created = Timestamp()
+    created.GetCurrentTime()
+    getattr(metadata, "create_time").CopyFrom(created)  # noqa: B009 (every metadata of ours has one)

@@ -12,7 +12,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from server.error_status import status_message
-from server.errors import HostLost, InternalError, OperationCancelled, VisemeError
+from server.errors import InternalError, OperationCancelled, UnavailableError, VisemeError
+from server.operations.clock import boot_seconds
+from server.operations.journal import Journal
+from server.operations.patience import AWAY, answered
 from server.operations.store import OperationRecord, OperationStore
 
 Report = Callable[[Message], None]
@@ -27,8 +30,10 @@ go on later from what it had done.
 LEASE_SECONDS: Final = 20.0
 _RENEW_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 2.0
-_ATTEMPTS: Final = 5
+_STALLS: Final = 5
 _RETRY_SECONDS: Final = 3.0
+# Work that is cancelled needs a moment to end, before others may begin.
+_SAFE_SHARE: Final = 0.8
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("operations")
 
 
@@ -67,97 +72,124 @@ class OperationRunner:
 
     async def _run(self) -> None:
         while True:
-            record = await asyncio.to_thread(self._store.claim, self._lease_seconds)
+            self._woken.clear()
+            record = await answered(self._store.claim, self._lease_seconds)
             if record is not None:
                 await self._carry_out(record)
                 continue
-            self._woken.clear()
             with contextlib.suppress(TimeoutError):
-                # Another server of this home may accept operations and die.
+                # Another server may accept operations and die.
                 await asyncio.wait_for(self._woken.wait(), _LOOK_SECONDS)
 
     async def _carry_out(self, record: OperationRecord) -> None:
         log = _log.bind(operation=record.name, kind=record.kind, target=record.target, attempt=record.attempt)
         log.info("operation_begun")
-        progress = _Progress(record.metadata)
-        working = asyncio.ensure_future(self._works[record.kind](record, progress.report))
-        keeping = asyncio.create_task(self._keep(record, progress, working))
+        journal = Journal(record)
+        journal.note("Begun." if record.attempt == 1 else f"Begun for the {record.attempt}. time.")
+        working = asyncio.ensure_future(self._works[record.kind](record, journal.report))
+        keeping = asyncio.create_task(self._keep(record, journal, working))
         try:
             response = await working
         except asyncio.CancelledError:
-            await self._end_cancelled(record, progress, keeping)
+            await self._end_cancelled(record, journal, keeping)
             log.info("operation_interrupted")
             if _cancelled_from_outside():
                 raise
-        except HostLost as error:
-            if record.attempt < _ATTEMPTS:
-                log.warning("operation_lost_its_host", problem=error.message)
-                await asyncio.to_thread(self._store.release, record, _RETRY_SECONDS)
+        except UnavailableError as error:
+            log.warning("operation_lost_its_host", reason=error.reason, problem=error.message)
+            stalls = 0 if journal.advanced else record.stalls + 1
+            if stalls < _STALLS:
+                await self._release(record, journal, error, stalls)
             else:
-                await self._fail(record, progress, error)
+                await self._fail(record, journal, error)
         except VisemeError as error:
             log.warning("operation_failed", reason=error.reason, problem=error.message)
-            await self._fail(record, progress, error)
+            await self._fail(record, journal, error)
         except Exception:
             log.exception("operation_failed")
-            await self._fail(record, progress, InternalError())
+            await self._fail(record, journal, InternalError())
         else:
             packed = AnyMessage()
             packed.Pack(response)
-            done = {"response": packed.SerializeToString()}
-            await asyncio.to_thread(self._store.finish, record, progress.latest, **done)
+            journal.note("Done.")
+            await self._finish(record, journal, response=packed.SerializeToString())
             log.info("operation_done")
         finally:
             keeping.cancel()
             working.cancel()
 
-    async def _keep(
-        self, record: OperationRecord, progress: _Progress, working: asyncio.Future[Message]
-    ) -> str:
-        """Keeps the lease and stores the progress while the work is under way.
+    async def _keep(self, record: OperationRecord, journal: Journal, working: asyncio.Future[Message]) -> str:
+        """Keeps the lease and stores what is new while the work is under way.
 
         Returns:
             Why the work was cancelled: `cancelled` or `lost`.
         """
+        safe_until = boot_seconds() + _SAFE_SHARE * self._lease_seconds
         while True:
-            metadata = progress.take()
-            wanted = await asyncio.to_thread(self._store.renew, record, self._lease_seconds, metadata)
+            asked = boot_seconds()
+            try:
+                async with asyncio.timeout(safe_until - asked):
+                    wanted = await answered(self._renew, record, journal)
+            except TimeoutError:
+                # The store is away; somebody else may soon take the operation.
+                wanted = None
             if wanted is None or wanted:
                 working.cancel()
                 return "lost" if wanted is None else "cancelled"
+            safe_until = asked + _SAFE_SHARE * self._lease_seconds
             await asyncio.sleep(_RENEW_SECONDS)
 
+    def _renew(self, record: OperationRecord, journal: Journal) -> bool | None:
+        metadata = journal.unstored()
+        wanted = self._store.renew(record, self._lease_seconds, metadata)
+        journal.stored(metadata)
+        self._log_lines(record, journal)
+        return wanted
+
+    def _log_lines(self, record: OperationRecord, journal: Journal) -> None:
+        lines = journal.take_lines()
+        if lines:
+            try:
+                self._store.log(record, lines)
+            except AWAY:
+                journal.put_back(lines)
+                raise
+
     async def _end_cancelled(
-        self, record: OperationRecord, progress: _Progress, keeping: asyncio.Task[str]
+        self, record: OperationRecord, journal: Journal, keeping: asyncio.Task[str]
     ) -> None:
         why = keeping.result() if keeping.done() and not keeping.cancelled() else "stopping"
         if why == "cancelled":
-            await self._fail(record, progress, OperationCancelled())
+            await self._fail(record, journal, OperationCancelled())
         elif why == "stopping":
-            # In this thread: a task that is being cancelled may not wait.
-            self._store.release(record)
+            journal.note("Interrupted: the server stops.")
+            # In this thread: a task that is being cancelled may not wait. A lease that stays runs out.
+            with contextlib.suppress(*AWAY):
+                self._store.release(record, stalls=record.stalls)
+                self._log_lines(record, journal)
 
-    async def _fail(self, record: OperationRecord, progress: _Progress, error: VisemeError) -> None:
-        status = status_message(error).SerializeToString()
-        await asyncio.to_thread(self._store.finish, record, progress.latest, error=status)
+    async def _release(
+        self, record: OperationRecord, journal: Journal, error: VisemeError, stalls: int
+    ) -> None:
+        journal.note(f"Interrupted: {error.message} It goes on in {_RETRY_SECONDS:.0f} s.")
+        await answered(self._store.release, record, _RETRY_SECONDS, stalls=stalls)
+        await answered(self._log_lines, record, journal)
 
+    async def _fail(self, record: OperationRecord, journal: Journal, error: VisemeError) -> None:
+        journal.note(f"Failed: {error.message}")
+        await self._finish(record, journal, error=status_message(error).SerializeToString())
 
-class _Progress:
-    """The latest progress of an operation, and whether it is stored already."""
-
-    def __init__(self, metadata: bytes) -> None:
-        self.latest = metadata
-        self._fresh = False
-
-    def report(self, metadata: Message) -> None:
-        """Takes the progress so far."""
-        self.latest = metadata.SerializeToString()
-        self._fresh = True
-
-    def take(self) -> bytes | None:
-        """The progress, when it is not stored yet."""
-        fresh, self._fresh = self._fresh, False
-        return self.latest if fresh else None
+    async def _finish(
+        self,
+        record: OperationRecord,
+        journal: Journal,
+        *,
+        error: bytes | None = None,
+        response: bytes | None = None,
+    ) -> None:
+        # The log first: who reads it when the operation is done finds it whole.
+        await answered(self._log_lines, record, journal)
+        await answered(self._store.finish, record, journal.latest, error=error, response=response)
 
 
 def _cancelled_from_outside() -> bool:

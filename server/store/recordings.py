@@ -1,8 +1,9 @@
 """Recordings: the videos that avatars are made of, with all that is made of them on the way.
 
 `home/store/recordings/ID/` holds the video as it was uploaded (`video`), what is known of it (`about.json`),
-the prepared `recording/`, what the quality gate found (`findings.json`), the checkpoint of the training and
-its latest picture. A recording appears whole or not at all, and goes with its avatar.
+the prepared `recording/`, what the quality gate found (`findings.json`), the checkpoint of the training, its
+latest picture and which operation came to its end (`trained`). A recording appears whole or not at all, and
+goes with its avatar.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from server.store.paths import parse_resource_name
 _ABOUT: Final = "about.json"
 _FINDINGS: Final = "findings.json"
 _VIDEO: Final = "video"
+_TRAINED: Final = "trained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,15 @@ class StoredRecording:
         """The latest picture of the training, else the contact sheet of the recording."""
         pictures = [path for path in (self.preview, self.prepared / "sheet.png") if path.is_file()]
         return pictures[0] if pictures else None
+
+    def trained_by(self) -> str:
+        """Id of the operation that trained it last and came to its end, or empty."""
+        path = self.directory / _TRAINED
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def keep_trained_by(self, operation: str) -> None:
+        """Keeps which operation has trained it."""
+        _write_text(self.directory / _TRAINED, operation)
 
     def keep_findings(self, findings: Sequence[Finding]) -> None:
         """Stores what the quality gate found.
@@ -212,7 +223,11 @@ def consent_now() -> str:
 
 
 def _write(path: Path, value: Any) -> None:
+    _write_text(path, json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _write_text(path: Path, text: str) -> None:
     fresh = path.with_name(path.name + ".new")
     with disk_full_as_error():
-        fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8")
         fresh.replace(path)

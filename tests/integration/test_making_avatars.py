@@ -140,7 +140,7 @@ async def test_a_video_becomes_an_avatar_who_answers(world: World, caller: Calle
     assert reply.video
     assert world.temporary_files() == []
     left = {path.name for path in (world.home / "store" / "recordings" / "ada").iterdir()}
-    assert left == {"about.json", "findings.json", "video", "recording", "preview.png"}
+    assert left == {"about.json", "findings.json", "video", "recording", "preview.png", "trained"}
 
 
 async def test_preparing_and_training_apart(world: World, caller: Caller) -> None:

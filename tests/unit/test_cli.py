@@ -35,6 +35,7 @@ COMMANDS = [
     ["version"],
     *(["avatars", name] for name in ("list", "show", "import", "export", "delete")),
     *(["avatars", name] for name in ("create", "train", "watch", "preview", "cancel")),
+    *(["jobs", name] for name in ("list", "watch", "cancel", "retry", "logs")),
     *(["hosts", name] for name in ("list", "install", "restart", "logs", "prune")),
     *(["assets", name] for name in ("list", "install", "verify")),
 ]
@@ -105,7 +106,8 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [["say"], ["render"], ["demo"], ["serve"], ["hosts", "logs"]]
-    + [["avatars", name] for name in ("create", "train", "watch", "preview", "cancel")],
+    + [["avatars", name] for name in ("create", "train", "watch", "preview", "cancel")]
+    + [["jobs", name] for name in ("list", "watch", "cancel", "retry", "logs")],
     ids=" ".join,
 )
 def test_help_shows_examples(command: list[str]) -> None:
@@ -155,6 +157,9 @@ def test_version() -> None:
         ["avatars", "watch", "operations/1"],
         ["avatars", "preview", "ada"],
         ["avatars", "cancel", "ada"],
+        ["jobs", "list"],
+        ["jobs", "watch", "3f9a1c"],
+        ["jobs", "retry", "operations/1"],
         ["hosts", "list"],
         ["hosts", "restart", "whisper"],
         ["hosts", "logs", "whisper"],
