@@ -5,7 +5,7 @@ OUTPUT ?= reply.mp4
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-embedded test-slow test-training lint bench clean
+.PHONY: help setup demo test test-embedded test-slow test-training test-cluster lint bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ test-slow: .venv/.ready-test ## Tests that take longer than half a minute
 test-training: .venv/.ready-test ## Tests of the trainer, in its own environment with torch
 	@tools/training_environment .build/environments/training
 	.build/environments/training/bin/python -m pytest -m "torch" $$(grep -rl --include="test_*.py" "mark.torch" tests) $(PYTEST_ARGS)
+
+test-cluster: .venv/.ready-test ## Tests of many machines: Ray nodes and an S3 server, all on this one
+	@tools/cluster_environment .build/environments/cluster
+	.build/environments/cluster/bin/python -m pytest -m "" tests/integration/test_cluster.py tests/integration/test_blobs.py tests/unit/test_cluster.py $(PYTEST_ARGS)
 
 bench: .venv/.ready-test ## Every benchmark this machine can run
 	@for name in cpu_render long_render speech reply operations faults scheduler; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $${failed:-0}

@@ -41,6 +41,7 @@ from server.api.jobs import JobServicer
 from server.api.operations import OperationsServicer
 from server.api.rendering import RenderServicer
 from server.assets.installer import AssetInstaller
+from server.cluster import open_cluster, open_trees, wanted_of_nodes
 from server.config import Settings
 from server.dialogue.hosts import HostAccess
 from server.errors import PortInUse
@@ -62,6 +63,7 @@ from server.operations.retention import Retention
 from server.operations.runner import OperationRunner
 from server.operations.store import OperationStore
 from server.operations.training_lease import TrainingLeases
+from server.operations.workplace import Workplaces
 from server.placement import Placement
 from server.progress import ProgressSink
 from server.store.avatars import BUILTIN, AvatarStore
@@ -102,6 +104,8 @@ class Application:
         self.settings = settings
         installer = AssetInstaller(settings.home)
         self.placement = placement or Placement()
+        trees = open_trees(settings)
+        self._workplaces = Workplaces(trees)
         self.hosts: Hosts = hosts or HostPool(
             settings.home,
             settings.manifests,
@@ -109,6 +113,8 @@ class Application:
             threads=settings.threads,
             progress=progress,
             leases=HostLeases(self.placement),
+            elsewhere=open_cluster(settings, trees),
+            wanted=wanted_of_nodes(settings),
             environments=settings.environment_choices(),
             settings=settings.host_settings,
         )
@@ -124,6 +130,7 @@ class Application:
         )
         self._operations: OperationStore | None = None
         self._runner: OperationRunner | None = None
+        self._restoring: asyncio.Task[None] | None = None
         self._retention: Retention | None = None
         # Of this process alone: a second server on the same home must not touch it.
         self._scratch = settings.home / "store" / "tmp" / f"server-{os.getpid()}"
@@ -180,6 +187,7 @@ class Application:
             )
         await server.start()
         self._server = server
+        self._restoring = asyncio.create_task(self._workplaces.restore(self.avatars), name="restore-bundles")
         if self._runner is not None:
             self._runner.start()
         self._retention.start()
@@ -211,6 +219,8 @@ class Application:
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(self.settings.stop_grace_seconds if grace is None else grace)
+        if self._restoring is not None:
+            self._restoring.cancel()
         if self._runner is not None:
             await self._runner.stop()
         if self._retention is not None:
@@ -260,6 +270,7 @@ class Application:
             avatars=avatars,
             recordings=recordings,
             leases=self._training_leases(),
+            workplaces=self._workplaces,
             fetch=self._fetch_for_training,
         )
         self._runner = OperationRunner(
@@ -291,7 +302,12 @@ class Application:
         render_pb2_grpc.add_RenderServiceServicer_to_server(rendering, server)
         avatar_pb2_grpc.add_AvatarServiceServicer_to_server(
             AvatarServicer(
-                settings=settings, avatars=avatars, recordings=recordings, desk=desk, scratch=scratch
+                settings=settings,
+                avatars=avatars,
+                recordings=recordings,
+                desk=desk,
+                scratch=scratch,
+                workplaces=self._workplaces,
             ),
             server,
         )
@@ -363,7 +379,7 @@ async def serve(
 
 def _fetch(installer: AssetInstaller, hosts: Hosts, name: str) -> None:
     """Installs what a host of ours needs and is not there. Blocks."""
-    if isinstance(hosts, HostPool) and name in hosts.manifests:
+    if isinstance(hosts, HostPool) and name in hosts.manifests and not hosts.is_elsewhere(name):
         for asset in hosts.manifests[name].assets:
             installer.ensure(asset)
 

@@ -144,6 +144,43 @@ class Speech(_Table):
     """Silence after the last sentence, in which the mouth closes."""
 
 
+class Store(_Table):
+    """Where avatars are kept besides this machine."""
+
+    blobs: str = ""
+    """URL of a blob store, such as s3://bucket/prefix; empty: only this machine has them."""
+    endpoint: str = ""
+    """URL of a service that speaks S3 and is not Amazon's."""
+    credentials: str = ""
+    """TOML file with `key` and `secret` that only its owner can read; empty: the environment has them."""
+
+
+class HostNeeds(_Table):
+    """What a host needs of a node."""
+
+    gpus: float = Field(default=0, ge=0)
+    """GPUs, or a share of one."""
+    cpus: float = Field(default=0, ge=0)
+    memory_mib: int = Field(default=0, ge=0)
+    node: str = ""
+    """Id of the node, or how it begins; empty: any that has room."""
+    labels: dict[str, float] = Field(default_factory=dict)
+    """Further resources that nodes were given (`ray start --resources`)."""
+
+
+class Cluster(_Table):
+    """Other machines that run model hosts."""
+
+    address: str = Field(default="", pattern=r"^$|^\S+:\d+$")
+    """HOST:PORT of the head of a Ray cluster; empty: there is none."""
+    home: str = "~/.local/share/viseme"
+    """VISEME_HOME on the nodes; {node} stands for the id of the node."""
+    place_seconds: float = Field(default=60, gt=0)
+    """How long a host may wait for room on a node."""
+    hosts: dict[str, HostNeeds] = Field(default_factory=lambda: {"talking_gaussian_train": HostNeeds(gpus=1)})
+    """The hosts that run on nodes; the others run on this machine."""
+
+
 class Operations(_Table):
     """Long work: where it is kept, and for how long."""
 
@@ -187,6 +224,8 @@ class Settings(BaseSettings):
     deadlines: Deadlines = Deadlines()
     llm: Llm = Llm()
     speech: Speech = Speech()
+    store: Store = Store()
+    cluster: Cluster = Cluster()
     operations: Operations = Operations()
 
     @field_validator("home", "manifests")

@@ -28,7 +28,8 @@
     │   ├── VoiceNotFound            NOT_FOUND            VOICE_NOT_FOUND
     │   ├── OperationNotFound        NOT_FOUND            OPERATION_NOT_FOUND
     │   ├── PreviewNotFound          NOT_FOUND            PREVIEW_NOT_FOUND
-    │   └── HostNotFound             NOT_FOUND            HOST_NOT_FOUND
+    │   ├── HostNotFound             NOT_FOUND            HOST_NOT_FOUND
+    │   └── BlobNotFound             NOT_FOUND            BLOB_NOT_FOUND
     ├── AvatarExists                 ALREADY_EXISTS       AVATAR_EXISTS
     ├── PreconditionError            FAILED_PRECONDITION  CONFIG_INVALID
     │   ├── ConfigInvalid            FAILED_PRECONDITION  CONFIG_INVALID
@@ -42,6 +43,10 @@
     │   ├── OperationSucceeded       FAILED_PRECONDITION  OPERATION_SUCCEEDED
     │   ├── DeviceUnsuitable         FAILED_PRECONDITION  DEVICE_UNSUITABLE
     │   ├── TrainingDiverged         FAILED_PRECONDITION  TRAINING_DIVERGED
+    │   ├── NoNodeFits               FAILED_PRECONDITION  NO_NODE_FITS
+    │   ├── BlobsRefused             FAILED_PRECONDITION  BLOBS_REFUSED
+    │   ├── BlobDamaged              FAILED_PRECONDITION  BLOB_DAMAGED
+    │   ├── BlobSuperseded           FAILED_PRECONDITION  BLOB_SUPERSEDED
     │   └── UpstreamFailed           FAILED_PRECONDITION  UPSTREAM_FAILED
     ├── ExhaustedError               RESOURCE_EXHAUSTED   SERVER_BUSY
     │   ├── DiskFull                 RESOURCE_EXHAUSTED   DISK_FULL
@@ -52,6 +57,8 @@
     │   ├── StoreUnavailable         UNAVAILABLE          STORE_UNAVAILABLE
     │   ├── AssetUnreachable         UNAVAILABLE          ASSET_UNREACHABLE
     │   ├── LlmUnavailable           UNAVAILABLE          LLM_UNAVAILABLE
+    │   ├── ClusterUnreachable       UNAVAILABLE          CLUSTER_UNREACHABLE
+    │   ├── BlobsUnreachable         UNAVAILABLE          BLOBS_UNREACHABLE
     │   └── ServerStopping           UNAVAILABLE          SERVER_STOPPING
     ├── OperationCancelled           CANCELLED            OPERATION_CANCELLED
     ├── StageTimeout (retryable)     DEADLINE_EXCEEDED    STAGE_TIMEOUT
@@ -260,6 +267,12 @@ class HostNotFound(NotFoundError):
     reason = "HOST_NOT_FOUND"
 
 
+class BlobNotFound(NotFoundError):
+    """There is no such object in the blob store."""
+
+    reason = "BLOB_NOT_FOUND"
+
+
 class AvatarExists(VisemeError):
     """An avatar of this name exists already."""
 
@@ -340,6 +353,30 @@ class TrainingDiverged(PreconditionError):
     reason = "TRAINING_DIVERGED"
 
 
+class NoNodeFits(PreconditionError):
+    """No node of the cluster has what a model host needs."""
+
+    reason = "NO_NODE_FITS"
+
+
+class BlobsRefused(PreconditionError):
+    """The blob store does not let us in."""
+
+    reason = "BLOBS_REFUSED"
+
+
+class BlobDamaged(PreconditionError):
+    """Something in the blob store is not what was stored."""
+
+    reason = "BLOB_DAMAGED"
+
+
+class BlobSuperseded(PreconditionError):
+    """Another one has taken over what was being stored in the blob store."""
+
+    reason = "BLOB_SUPERSEDED"
+
+
 class UpstreamFailed(PreconditionError):
     """A script of the original TalkingGaussian failed."""
 
@@ -402,6 +439,18 @@ class LlmUnavailable(UnavailableError):
     """No language model answers."""
 
     reason = "LLM_UNAVAILABLE"
+
+
+class ClusterUnreachable(UnavailableError):
+    """The cluster cannot be reached."""
+
+    reason = "CLUSTER_UNREACHABLE"
+
+
+class BlobsUnreachable(UnavailableError):
+    """The blob store cannot be reached."""
+
+    reason = "BLOBS_UNREACHABLE"
 
 
 class ServerStopping(UnavailableError):

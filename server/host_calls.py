@@ -15,6 +15,7 @@ from viseme._ending import Ending
 from viseme.host.v1 import host_pb2, host_pb2_grpc
 
 from server.errors import DOMAIN, HostLost, InternalError, StageTimeout, VisemeError, error_for_reason
+from server.store.site import Site
 
 if TYPE_CHECKING:
     # These exist for the type checker only: at run time the same stub serves both kinds of channel.
@@ -40,6 +41,12 @@ class ModelHosts(Protocol):
 
     def pid(self, name: str) -> int | None:
         """The process of a host; None when it does not run."""
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether a host is started on other machines."""
+
+    async def site(self, name: str) -> Site | None:
+        """The files of a host that does not see those of this machine; starts it when it does not run."""
 
 
 def transcriber(channel: grpc.aio.Channel) -> TranscribeServiceAsyncStub:

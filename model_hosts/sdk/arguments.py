@@ -17,19 +17,23 @@ class Arguments:
     """What the server tells a host when it starts it.
 
     Attributes:
-        socket: Path of the unix socket to listen on.
+        socket: Path of the unix socket to listen on; None when it listens on TCP.
         hello_fd: File descriptor for the hello.
         threads: CPU threads that the host may use.
         grace: Seconds that running calls may take to end after SIGTERM.
         assets: Directories of the installed assets by name in the catalogue.
+        listen: Address to listen on with TCP, on a port that the system chooses.
+        tls: Directory of the key and the certificates without which nothing listens on TCP; see `door`.
         settings: What the operator set for this host.
     """
 
-    socket: Path
+    socket: Path | None
     hello_fd: int
     threads: int
     grace: float
     assets: dict[str, Path] = field(default_factory=dict)
+    listen: str = ""
+    tls: Path | None = None
     settings: dict[str, str] = field(default_factory=dict)
 
     def asset(self, name: str) -> Path:
@@ -57,7 +61,10 @@ def install_command(asset: str) -> str:
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     """Reads the command line; exits with status 2 and a message when it is wrong."""
     parser = argparse.ArgumentParser(description="A viseme model host; the server starts it.")
-    parser.add_argument("--socket", type=Path, required=True)
+    door = parser.add_mutually_exclusive_group(required=True)
+    door.add_argument("--socket", type=Path)
+    door.add_argument("--listen", default="", metavar="ADDRESS")
+    parser.add_argument("--tls", type=Path, metavar="DIRECTORY")
     parser.add_argument("--hello-fd", type=int, required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--grace", type=float, default=30.0)
@@ -66,12 +73,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     values = parser.parse_args(argv)
     if values.threads < 1:
         parser.error("--threads must be at least 1")
+    if bool(values.listen) != (values.tls is not None):
+        parser.error("--listen and --tls go together: nobody may call a host over TCP unless they are known")
     return Arguments(
         values.socket,
         values.hello_fd,
         values.threads,
         values.grace,
         dict(values.asset),
+        values.listen,
+        values.tls,
         dict(values.setting),
     )
 

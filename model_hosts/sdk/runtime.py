@@ -25,6 +25,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from model_hosts.sdk.arguments import Arguments, parse_arguments
 from model_hosts.sdk.cancellation import cancel_all
+from model_hosts.sdk.door import open_door
 from model_hosts.sdk.host import DescribeServicer, Host
 from model_hosts.sdk.interceptor import CallGuard
 
@@ -94,8 +95,7 @@ class _Process:
         )
         status = health.HealthServicer()
         _add_services(server, status, [DescribeServicer(host), *host.services()])
-        address = f"unix:{self._arguments.socket}"
-        server.add_secure_port(address, grpc.local_server_credentials(grpc.LocalConnectionType.UDS))
+        address = open_door(server, self._arguments)
         server.start()
         self._ready = True
         self._say_hello(host, address)
@@ -107,8 +107,9 @@ class _Process:
             # With a grace, however short, gRPC parts from the client in peace.
             server.stop(_CANCEL_SECONDS).wait()
         host.close()
-        with contextlib.suppress(OSError):
-            self._arguments.socket.unlink()
+        if self._arguments.socket is not None:
+            with contextlib.suppress(OSError):
+                self._arguments.socket.unlink()
         _log.info("stopped")
         if self._orphaned.is_set():
             _end_group()

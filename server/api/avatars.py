@@ -25,10 +25,12 @@ from server.errors import (
     VideoEmpty,
     VideoTooLarge,
     VideoTruncated,
+    VisemeError,
 )
 from server.operations import avatar_work
 from server.operations.avatar_view import AvatarView
 from server.operations.desk import OperationDesk
+from server.operations.workplace import Workplaces
 from server.store.avatars import AvatarStore, bundle_too_large
 from server.store.paths import parse_resource_name, quoted
 from server.store.recordings import About, RecordingStore, consent_now
@@ -48,6 +50,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         recordings: What avatars are made of.
         desk: Accepts operations.
         scratch: Directory for bundles on their way in or out.
+        workplaces: What the blob store holds of avatars.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         recordings: RecordingStore,
         desk: OperationDesk,
         scratch: Path,
+        workplaces: Workplaces,
     ) -> None:
         self._settings = settings
         self._avatars = avatars
@@ -65,6 +69,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         self._view = AvatarView(avatars, recordings)
         self._desk = desk
         self._scratch = scratch
+        self._workplaces = workplaces
 
     async def GetAvatar(  # noqa: N802 (named by the proto)
         self, request: avatar_pb2.GetAvatarRequest, context: Context
@@ -93,6 +98,11 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         with tempfile.NamedTemporaryFile(dir=self._scratch, prefix="import-", suffix=".zip") as file:
             await pieces.save(file, limit, bundle_too_large(limit))
             stored = await asyncio.to_thread(self._avatars.import_zip, Path(file.name), metadata.avatar_id)
+        try:
+            await self._workplaces.keep_bundle(stored)
+        except VisemeError:
+            await asyncio.to_thread(self._avatars.delete, stored.name)
+            raise
         return await asyncio.to_thread(self._message, stored.name)
 
     async def ExportAvatar(  # noqa: N802 (named by the proto)
@@ -110,6 +120,7 @@ class AvatarServicer(avatar_pb2_grpc.AvatarServiceServicer):
         """Deletes an avatar, its recording and what is being done to it."""
         await self._desk.cancel_on(request.name)
         identifier = parse_resource_name(request.name, "avatars").id
+        await self._workplaces.forget(self._avatars, identifier)
         recorded = await asyncio.to_thread(self._recordings.delete, identifier)
         try:
             await asyncio.to_thread(self._avatars.delete, request.name)

@@ -83,7 +83,8 @@ class AudioRender:
                 sample_rate, speech = await self._decoded()
             channel = await self._hosts.channel(host)
             await self._watch.begin("render")
-            drawing = Drawing(request.avatar.directory, request.seed, sample_rate)
+            bundle = await self._hosts.bundle(host, request.avatar)
+            drawing = Drawing(bundle, request.seed, sample_rate)
             seconds = self._settings.deadlines.render
             summary = await draw(channel, host, drawing, speech, self._take, seconds=seconds)
             await self._watch.end("render")

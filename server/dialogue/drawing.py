@@ -22,7 +22,7 @@ class Drawing:
     """What is to be drawn.
 
     Attributes:
-        bundle: Directory of the avatar's bundle.
+        bundle: Directory of the avatar's bundle as the host sees it.
         seed: Seed of blinks and head motion.
         sample_rate: Samples a second of the speech.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import TypeVar
 
 import grpc.aio
@@ -11,6 +12,9 @@ from viseme.host.v1 import host_pb2
 
 from server.errors import StageTimeout
 from server.host_calls import ModelHosts
+from server.store.avatars import StoredAvatar
+from server.store.keys import bundle_key
+from server.store.site import Site
 
 T = TypeVar("T")
 
@@ -44,6 +48,26 @@ class HostAccess:
             VisemeError: It cannot be started.
         """
         return await self._in_time(name, self._hosts.describe(name))
+
+    async def site(self, name: str) -> Site | None:
+        """The files of a host that does not see those of this machine; starts it when it does not run.
+
+        Raises:
+            StageTimeout: It did not start in time.
+            VisemeError: It cannot be started.
+        """
+        return await self._in_time(name, self._hosts.site(name))
+
+    async def bundle(self, name: str, avatar: StoredAvatar) -> Path:
+        """The bundle of an avatar as a host sees it, which may be on another machine.
+
+        Raises:
+            VisemeError: The host cannot be started, or the bundle cannot be taken there.
+        """
+        site = await self.site(name)
+        if site is None:
+            return avatar.directory
+        return Path(await site.bring(avatar.directory, bundle_key(avatar)))
 
     def start_early(self, *names: str) -> asyncio.Task[None]:
         """Starts hosts side by side, in the background. Errors are dropped: who needs the host meets them."""

@@ -282,7 +282,8 @@ class Turn:
                 await self._emit(fragment)
 
         sample_rate = self._joiner.sample_rate
-        drawing = Drawing(self._request.avatar.directory, self._request.seed, sample_rate)
+        bundle = await self._hosts.bundle(host, self._request.avatar)
+        drawing = Drawing(bundle, self._request.seed, sample_rate)
         seconds = self._settings.deadlines.render
         summary = await draw(channel, host, drawing, speech(), take, seconds=seconds)
         self._drawn = Drawn(summary.frame_count, summary.sample_count / sample_rate)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gpu_scheduler import Class
-from server.hosts.launcher import HostProcess
+from server.hosts.launching import LaunchedHost
 from server.hosts.manifest import HostManifest
 from server.placement import Held, Need, Placement
 
@@ -36,15 +36,13 @@ class HostLeases:
         """Whether a host starts under a lease; who trains gets one for as long as the training takes."""
         return manifest.gpu_memory_mib > 0 and manifest.capabilities != ("train",)
 
-    async def acquire(self, manifest: HostManifest) -> Held | None:
-        """Waits for the lease of a host that is about to start; None for one that needs none.
+    async def acquire(self, manifest: HostManifest) -> Held:
+        """Waits for the lease of a host that is about to start.
 
         Raises:
             DeviceUnsuitable: It fits on no device.
             ServerBusy: Too many wait.
         """
-        if not self.needed(manifest):
-            return None
         return await self._placement.acquire(
             Need(
                 holder=f"hosts/{manifest.name}",
@@ -55,7 +53,7 @@ class HostLeases:
         )
 
     def follow(
-        self, name: str, held: Held, process: HostProcess, stop: Callable[[], Awaitable[None]]
+        self, name: str, held: Held, process: LaunchedHost, stop: Callable[[], Awaitable[None]]
     ) -> None:
         """Keeps a lease until a process ends; stops the host when its lease is wanted back.
 
@@ -65,7 +63,7 @@ class HostLeases:
             process: Its process.
             stop: Stops the host after its running calls.
         """
-        held.pid = process.pid
+        held.pid = process.describe().pid
         self._held[name] = held
         self._used[name] = self._placement.clock()
         task = asyncio.create_task(self._follow(name, held, process, stop), name=f"lease-{name}")
@@ -88,9 +86,9 @@ class HostLeases:
             await asyncio.wait(self._following)
 
     async def _follow(
-        self, name: str, held: Held, process: HostProcess, stop: Callable[[], Awaitable[None]]
+        self, name: str, held: Held, process: LaunchedHost, stop: Callable[[], Awaitable[None]]
     ) -> None:
-        ended = asyncio.ensure_future(process.wait())
+        ended = asyncio.ensure_future(process.watch())
         wanted = asyncio.ensure_future(held.wanted_back.wait())
         stopping: asyncio.Future[None] | None = None
         try:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import logging
 import os
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,86 +16,28 @@ from server.errors import HostNotStarted
 from server.hosts.logs import last_words, rotate
 from server.hosts.manifest import HostManifest
 from server.hosts.private_directory import PrivateDirectory, runtime_parent
+from server.hosts.process import Hello, HostProcess, describe_exit, kill_group, remove_door
 
 PROTOCOL: Final = 1
 _HELLO_BYTES: Final = 64 * 1024
-# After its grace a host may still clean up before it is killed.
-_KILL_SECONDS: Final = 1.0
 # What a host inherits of the server's environment; keys of language models are not among it.
 _INHERITED: Final = (
     "PATH", "HOME", "USER", "TMPDIR", "TZ", "LD_LIBRARY_PATH",
     "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
 )  # fmt: skip
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """What a host says once its socket listens.
+class TcpDoor:
+    """Where a host listens that is called from other machines.
 
     Attributes:
-        address: gRPC target.
-        python: Version of its Python.
+        address: Address of this machine.
+        tls: Directory of the keys; removed with the host.
     """
 
     address: str
-    python: str
-
-
-@dataclass(frozen=True, slots=True)
-class HostProcess:
-    """A host process that has said hello.
-
-    Attributes:
-        name: Name of the host.
-        hello: What it said.
-        start_time: When, in UTC.
-        log_path: Where its output goes.
-        log_offset: Where in the log its output starts, in bytes.
-    """
-
-    name: str
-    hello: Hello
-    start_time: datetime
-    log_path: Path
-    log_offset: int
-    _process: asyncio.subprocess.Process
-    _socket: Path
-
-    @property
-    def pid(self) -> int:
-        """Its process id, which is that of its process group as well."""
-        return self._process.pid
-
-    async def wait(self) -> str:
-        """Waits for its end; says how it ended, such as "was killed by SIGKILL"."""
-        return describe_exit(await self._process.wait())
-
-    async def stop(self, grace: float) -> None:
-        """Ends it with all its children; returns when nothing of it is left.
-
-        Args:
-            grace: Seconds that running calls may take to end; they are cancelled after that.
-        """
-        try:
-            for seconds in (grace, _KILL_SECONDS):
-                # The first signal drains, the second cancels the running calls.
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.terminate()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._process.wait(), seconds)
-                    break
-            else:
-                _log.warning("%s does not stop; killing it", self.name)
-        finally:
-            await _kill(self._process)
-            self._socket.unlink(missing_ok=True)
-
-    async def kill(self) -> None:
-        """Ends it at once with all its children."""
-        await _kill(self._process)
-        self._socket.unlink(missing_ok=True)
+    tls: Path
 
 
 class Launcher:
@@ -151,6 +90,7 @@ class Launcher:
         assets: Mapping[str, Path],
         settings: Mapping[str, str] | None = None,
         held: int | None = None,
+        door: TcpDoor | None = None,
     ) -> HostProcess:
         """Starts a host and waits for its hello.
 
@@ -160,18 +100,20 @@ class Launcher:
             assets: Directories of the assets that are installed.
             settings: What the operator set for this host.
             held: Descriptor that the process keeps open for as long as it lives.
+            door: Where it listens instead of on a unix socket.
 
         Raises:
             HostNotStarted: It ended, said nothing in time or said something wrong.
         """
         sockets, work = self._directories()
         self._count += 1
-        socket = sockets / f"{manifest.name}-{self._count}.sock"
+        socket = door.tls if door else sockets / f"{manifest.name}-{self._count}.sock"
+        listening = ["--listen", door.address, "--tls", str(socket)] if door else ["--socket", str(socket)]
         directory = work / manifest.name
         log_path = self.log_path(manifest.name)
         reading, writing = os.pipe()
         try:
-            command = self._command(manifest, python, assets, socket, writing)
+            command = self._command(manifest, python, assets, listening, writing)
             command += [f"--setting={name}={value}" for name, value in (settings or {}).items()]
             log_offset, log = _open_log(log_path, directory)
             try:
@@ -201,10 +143,19 @@ class Launcher:
         try:
             hello = await self._await_hello(manifest, process, reading, log_path, log_offset)
         except BaseException:
-            await _kill(process)
-            socket.unlink(missing_ok=True)
+            await kill_group(process)
+            remove_door(socket)
             raise
-        return HostProcess(manifest.name, hello, datetime.now(UTC), log_path, log_offset, process, socket)
+        return HostProcess(
+            name=manifest.name,
+            hello=hello,
+            start_time=datetime.now(UTC),
+            assets=frozenset(assets),
+            log_path=log_path,
+            log_offset=log_offset,
+            _process=process,
+            _socket=socket,
+        )
 
     def close(self) -> None:
         """Removes its sockets and work directories; all hosts have ended before."""
@@ -243,11 +194,16 @@ class Launcher:
         return {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
 
     def _command(
-        self, manifest: HostManifest, python: Path, assets: Mapping[str, Path], socket: Path, hello: int
+        self,
+        manifest: HostManifest,
+        python: Path,
+        assets: Mapping[str, Path],
+        listening: list[str],
+        hello: int,
     ) -> list[str]:
         return [
             str(python.absolute()), "-m", manifest.module,
-            "--socket", str(socket), "--hello-fd", str(hello), "--threads", str(self._threads),
+            *listening, "--hello-fd", str(hello), "--threads", str(self._threads),
             *(f"--asset={name}={path.absolute()}" for name, path in assets.items()),
         ]  # fmt: skip
 
@@ -289,20 +245,6 @@ class Launcher:
         )
 
 
-def describe_exit(code: int) -> str:
-    """Says how a process ended.
-
-    Args:
-        code: Its exit status; negative for the signal that killed it.
-    """
-    if code >= 0:
-        return f"ended with status {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
-
-
 def _read_hello(manifest: HostManifest, line: bytes) -> Hello:
     try:
         said = json.loads(line)
@@ -338,10 +280,3 @@ def _shared_packages() -> dict[str, Path]:
             raise ModuleNotFoundError(f"the package '{name}' is not installed", name=name)
         packages[name] = Path(next(iter(spec.submodule_search_locations))).resolve()
     return packages
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kills a process group and waits for its leader."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()

@@ -16,20 +16,20 @@ from server.environment_choice import EnvironmentChoice
 from server.errors import ConfigInvalid, HostLost, HostNotFound, HostNotStarted, VisemeError
 from server.host_calls import calling
 from server.hosts.backoff import RestartPolicy
-from server.hosts.environments import EnvironmentBuilder
 from server.hosts.gpu_leases import HostLeases
-from server.hosts.launcher import HostProcess, Launcher
+from server.hosts.launching import HostLauncher, Resources
+from server.hosts.local import LocalLauncher
 from server.hosts.logs import tail
 from server.hosts.manifest import HostManifest, load_manifests
 from server.hosts.status import HostState, HostStatus
 from server.hosts.supervisor import RunningHost, Supervisor
 from server.progress import ProgressSink
+from server.store.site import Site
 
 if TYPE_CHECKING:
     # Exists for the type checker only: at run time the same stub serves both kinds of channel.
     from viseme.host.v1.host_pb2_grpc import HostServiceAsyncStub
 
-_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _DESCRIBE_SECONDS: Final = 10.0
 _RESTART_GRACE_SECONDS: Final = 10.0
 # Who moves a host has ended his calls.
@@ -51,7 +51,9 @@ class HostPool:
         policy: When hosts that died are started again.
         packages: Further top-level packages that hosts may import, by directory.
         hello_seconds: How long a host may take to start.
-        leases: Gives hosts that use a GPU the right to its memory; None: they take it.
+        leases: Gives hosts that use a GPU of this machine the right to its memory; None: they take it.
+        elsewhere: Starts hosts on other machines.
+        wanted: The hosts that are started there, and what each needs.
         environments: How the operator wants environments to be made, by host.
         settings: What the operator set for hosts, by host.
 
@@ -73,6 +75,8 @@ class HostPool:
         packages: Mapping[str, Path] | None = None,
         hello_seconds: float = 60.0,
         leases: HostLeases | None = None,
+        elsewhere: HostLauncher | None = None,
+        wanted: Mapping[str, Resources] | None = None,
         environments: Mapping[str, EnvironmentChoice] | None = None,
         settings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
@@ -82,14 +86,21 @@ class HostPool:
                 raise ConfigInvalid(
                     f"[{table}.{unknown[0]}] is of no host.", fix=f"Use one of: {', '.join(self.manifests)}"
                 )
-        self._asset_path = asset_path
-        self._progress = progress
-        self._python = python
-        self._builder = EnvironmentBuilder(home, choices=environments)
-        self._settings = settings or {}
-        self._launcher = Launcher(home, threads, packages, hello_seconds)
+        self._here = LocalLauncher(
+            home,
+            asset_path=asset_path,
+            threads=threads,
+            progress=progress,
+            python=python,
+            packages=packages,
+            hello_seconds=hello_seconds,
+            environments=environments,
+            settings=settings,
+        )
         self._leases = leases
         self._devices: dict[str, str] = {}
+        self._elsewhere = elsewhere
+        self._wanted = dict(wanted or {})
         self._listeners: list[Callable[[str, HostLost], None]] = []
         self._supervisors = {
             name: Supervisor(
@@ -134,7 +145,7 @@ class HostPool:
         supervisor = self._supervisor(name)
         if self._devices.get(name) != device:
             await supervisor.stop(_PLACE_GRACE_SECONDS)
-            self._launcher.place(name, device)
+            self._here.place(name, device)
             self._devices.pop(name, None)
             if device is not None:
                 self._devices[name] = device
@@ -188,7 +199,35 @@ class HostPool:
             HostNotFound: There is no such host.
         """
         self._supervisor(name)
-        return tail(self._launcher.log_path(name), lines)
+        return tail(self._launcher(name).log_path(name), lines)
+
+    async def site(self, name: str) -> Site | None:
+        """The files of a host that does not see those of this machine; starts it when it does not run.
+
+        Args:
+            name: Name of the host.
+
+        Raises:
+            VisemeError: As `channel`.
+        """
+        return (await self._running(name)).process.site
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether a host is started on other machines."""
+        return self._launcher(name) is not self._here
+
+    def want(self, name: str, resources: Resources) -> None:
+        """Says what a host needs of a node from its next start on; it must be one that runs on nodes.
+
+        Whoever decides on which node or GPU a host goes says so here, before the start that it decides on.
+
+        Args:
+            name: Name of the host.
+            resources: What it needs.
+        """
+        if not self.is_elsewhere(name):
+            raise ValueError(f"the {name} host runs on this machine")
+        self._wanted[name] = resources
 
     def on_lost(self, listener: Callable[[str, HostLost], None]) -> None:
         """Registers who hears of every host that ends unasked: its name and the error its callers get."""
@@ -203,7 +242,9 @@ class HostPool:
         await asyncio.gather(*(supervisor.close(grace) for supervisor in self._supervisors.values()))
         if self._leases is not None:
             await self._leases.close()
-        await asyncio.to_thread(self._launcher.close)
+        await self._here.close()
+        if self._elsewhere is not None:
+            await self._elsewhere.close()
 
     def _supervisor(self, name: str) -> Supervisor:
         try:
@@ -212,31 +253,28 @@ class HostPool:
             known = ", ".join(self._supervisors)
             raise HostNotFound(f"There is no host '{name}'.", fix=f"Use one of: {known}", host=name) from None
 
+    def _launcher(self, name: str) -> HostLauncher:
+        return self._elsewhere if self._elsewhere is not None and name in self._wanted else self._here
+
     async def _running(self, name: str) -> RunningHost:
         supervisor = self._supervisor(name)
         running = await supervisor.running()
-        if (
-            supervisor.state is HostState.DEGRADED
-            and self._assets(self.manifests[name]).keys() - running.assets
+        if supervisor.state is HostState.DEGRADED and self._launcher(name).lacks(
+            self.manifests[name], running.process.assets
         ):
             # What it lacked has been installed since it started.
             running = await supervisor.restart(_RESTART_GRACE_SECONDS)
         return running
 
-    def _assets(self, manifest: HostManifest) -> dict[str, Path]:
-        found = {name: self._asset_path(name) for name in manifest.assets}
-        return {name: path for name, path in found.items() if path is not None}
-
     async def _start(self, manifest: HostManifest) -> RunningHost:
         leases = self._leases
-        if leases is not None and leases.needed(manifest) and self._python is None:
-            # First, for it may take minutes in which others can use the GPU.
-            await self._builder.ensure(manifest, self._progress)
-        held = await leases.acquire(manifest) if leases is not None else None
-        if leases is None or held is None:
+        if leases is None or not leases.needed(manifest) or self.is_elsewhere(manifest.name):
             return await self._connect(manifest)
+        # First, for it may take minutes in which others can use the GPU.
+        await self._here.prepare(manifest)
+        held = await leases.acquire(manifest)
         try:
-            self._launcher.place(manifest.name, None if held.device.is_cpu else held.device.id)
+            self._here.place(manifest.name, None if held.device.is_cpu else held.device.id)
             running = await self._connect(manifest)
         except BaseException:
             leases.give_back(held)
@@ -246,18 +284,9 @@ class HostPool:
         return running
 
     async def _connect(self, manifest: HostManifest) -> RunningHost:
-        assets = self._assets(manifest)
-        process = await self._launch(manifest, assets)
-        channel = grpc.aio.secure_channel(
-            process.hello.address,
-            grpc.local_channel_credentials(grpc.LocalConnectionType.UDS),
-            options=[
-                ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-                ("grpc.max_send_message_length", _MESSAGE_BYTES),
-                # Each process has a channel of its own, even were two to use one path.
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
+        resources = self._wanted.get(manifest.name, Resources())
+        process = await self._launcher(manifest.name).launch(manifest, resources)
+        channel = process.connect()
         try:
             description = await self._ask(manifest.name, channel)
         except BaseException as error:
@@ -268,14 +297,7 @@ class HostPool:
                     f"The {manifest.name} host does not say what it is: {error.message}", host=manifest.name
                 ) from error
             raise
-        return RunningHost(process, channel, description, frozenset(assets))
-
-    async def _launch(self, manifest: HostManifest, assets: Mapping[str, Path]) -> HostProcess:
-        settings = self._settings.get(manifest.name)
-        if self._python is not None:
-            return await self._launcher.launch(manifest, self._python, assets, settings)
-        async with self._builder.using(manifest, self._progress) as (environment, held):
-            return await self._launcher.launch(manifest, environment.python, assets, settings, held)
+        return RunningHost(process, channel, description)
 
     async def _ask(self, name: str, channel: grpc.aio.Channel) -> host_pb2.DescribeResponse:
         stub = cast("HostServiceAsyncStub", host_pb2_grpc.HostServiceStub(channel))

@@ -27,7 +27,7 @@ class HostStatus:
         name: Name of the host.
         state: What it is doing.
         capabilities: What it can do.
-        pid: Its process; None when it does not run.
+        pid: Its process on its node; None when it does not run.
         memory_bytes: Resident memory of its process and their children; 0 when it does not run.
         restart_count: How often it was started again.
         start_time: When the process said hello, in UTC; None when it does not run.
@@ -35,6 +35,7 @@ class HostStatus:
         fix: The command or action that puts that right; may be empty.
         python_version: Of its process; empty when it does not run.
         models: What it serves.
+        node: Id of the machine it runs on; empty for the server's own.
     """
 
     name: str
@@ -48,3 +49,4 @@ class HostStatus:
     fix: str
     python_version: str
     models: tuple[str, ...]
+    node: str = ""

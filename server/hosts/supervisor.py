@@ -11,13 +11,12 @@ from typing import Final
 
 import grpc
 import grpc.aio
-import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from viseme.host.v1 import host_pb2
 
 from server.errors import HostLost, HostNotStarted, ServerStopping, VisemeError
 from server.hosts.backoff import Breaker, RestartPolicy
-from server.hosts.launcher import HostProcess
+from server.hosts.launching import LaunchedHost
 from server.hosts.logs import last_words, rotate
 from server.hosts.manifest import HostManifest
 from server.hosts.status import HostState, HostStatus
@@ -35,17 +34,15 @@ class RunningHost:
     """A host that answers.
 
     Attributes:
-        process: Its process.
+        process: Its process, here or on another machine.
         channel: A channel to it.
         description: What it last said of itself.
-        assets: Names of the assets it was given.
         ended: Set when it does not answer any more.
     """
 
-    process: HostProcess
+    process: LaunchedHost
     channel: grpc.aio.Channel
     description: host_pb2.DescribeResponse
-    assets: frozenset[str]
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -93,7 +90,7 @@ class Supervisor:
     @property
     def pid(self) -> int | None:
         """Its process; None when it does not run."""
-        return self._running.process.pid if self._running else None
+        return self._running.process.describe().pid if self._running else None
 
     async def running(self) -> RunningHost:
         """The host, once it runs; starts it when nobody has, waits when it is being started or restarted.
@@ -169,6 +166,7 @@ class Supervisor:
     def status(self) -> HostStatus:
         """How it is doing now."""
         running = self._running
+        where = running.process.describe() if running else None
         problem, fix = "", ""
         if self._state is HostState.DEGRADED and running is not None:
             problem, fix = running.description.problem, running.description.fix
@@ -178,14 +176,15 @@ class Supervisor:
             name=self._manifest.name,
             state=self._state,
             capabilities=self._manifest.capabilities,
-            pid=running.process.pid if running else None,
-            memory_bytes=_resident_bytes(running.process.pid) if running else 0,
+            pid=where.pid if where else None,
+            memory_bytes=where.memory_bytes if where else 0,
             restart_count=self._restarts,
             start_time=running.process.start_time if running else None,
             problem=problem,
             fix=fix,
-            python_version=running.process.hello.python if running else "",
+            python_version=running.process.python if running else "",
             models=tuple(model.name for model in running.description.models) if running else (),
+            node=where.node if where else "",
         )
 
     def _keep(self) -> None:
@@ -195,6 +194,7 @@ class Supervisor:
     async def _keep_running(self) -> None:
         while True:
             self._state = HostState.STARTING
+            started = False
             try:
                 running = await self._start()
             except HostNotStarted as error:
@@ -213,6 +213,7 @@ class Supervisor:
                     f"The {self._manifest.name} host cannot be started: {error}.", host=self._manifest.name
                 )
             else:
+                started = True
                 self._accept(running)
                 self._error = await self._watch(running)
             delay = self._breaker.failed()
@@ -220,7 +221,9 @@ class Supervisor:
                 self._give_up()
                 return
             self._state = HostState.BACKING_OFF
-            self._reject(self._error)
+            if not started:
+                self._reject(self._error)
+            # Else those who wait came after its end, which takes a moment, and wait for the next one.
             await asyncio.sleep(delay)
             self._restarts += 1
 
@@ -261,7 +264,7 @@ class Supervisor:
     async def _watch(self, running: RunningHost) -> HostLost:
         """Returns when the process has ended unasked; kills it when it hangs."""
         process = running.process
-        exited = asyncio.ensure_future(process.wait())
+        exited = asyncio.ensure_future(process.watch())
         missed = 0
         try:
             while not (await asyncio.wait({exited}, timeout=self._policy.ping))[0]:
@@ -329,13 +332,3 @@ class Supervisor:
         task = asyncio.create_task(channel.close(_CHANNEL_GRACE_SECONDS))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
-
-
-def _resident_bytes(pid: int) -> int:
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += one.memory_info().rss
-    return total

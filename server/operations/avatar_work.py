@@ -22,6 +22,7 @@ from server.operations.avatar_view import AvatarView
 from server.operations.runner import Report
 from server.operations.store import OperationRecord
 from server.operations.training_lease import TrainingLeases
+from server.operations.workplace import Training, Workplaces
 from server.store.avatars import AvatarStore
 from server.store.paths import parse_resource_name
 from server.store.recordings import Finding, RecordingStore, StoredRecording
@@ -43,6 +44,7 @@ class AvatarWork:
         avatars: Where finished avatars go.
         recordings: What they are made of.
         leases: Gives trainings the right to a device.
+        workplaces: Where they are made.
         fetch: Installs the model files of the train host that are missing. Blocks.
     """
 
@@ -54,6 +56,7 @@ class AvatarWork:
         avatars: AvatarStore,
         recordings: RecordingStore,
         leases: TrainingLeases,
+        workplaces: Workplaces,
         fetch: Callable[[], None] = lambda: None,
     ) -> None:
         self._hosts = hosts
@@ -62,12 +65,16 @@ class AvatarWork:
         self._avatars = avatars
         self._recordings = recordings
         self._leases = leases
+        self._workplaces = workplaces
 
     async def create(self, record: OperationRecord, report: Report) -> Message:
         """Prepares a recording and, when that was asked for, trains the avatar."""
         request = avatar_pb2.CreateAvatarRequest.Metadata.FromString(record.request)
         recording = self._recording(record)
         progress = _begun(record)
+        if record.attempt == 1:
+            # What the blob store may have under this name is of another video.
+            await self._workplaces.forget(self._avatars, recording.identifier)
         await self._prepare(recording, _Reporter(progress, report, 0, _PREPARING if request.train else 1))
         if request.train:
             await self._train_leased(record, request.training, _Reporter(progress, report, _PREPARING, 1))
@@ -81,12 +88,16 @@ class AvatarWork:
 
     async def _prepare(self, recording: StoredRecording, told: _Reporter) -> None:
         told.progress.task = Metadata.TASK_PREPARE
-        request = host_pb2.PrepareRequest(
-            video=str(recording.video), recording=str(recording.prepared), size=recording.about.size
-        )
         result: host_pb2.PrepareResponse.Result | None = None
-        async with self._channel(told) as channel:
-            call = trainer(channel).Prepare(request)
+        async with (
+            self._channel(told) as channel,
+            self._workplaces.preparing(recording, await self._hosts.site(self._host)) as place,
+        ):
+            call = trainer(channel).Prepare(
+                host_pb2.PrepareRequest(
+                    video=place.video, recording=place.recording, size=recording.about.size
+                )
+            )
             try:
                 async with calling(self._host):
                     async for response in call:
@@ -96,8 +107,8 @@ class AvatarWork:
                             told.step(response.step)
             finally:
                 call.cancel()
-        if result is None:
-            raise InternalError(f"The {self._host} host ended before the recording was prepared.")
+            if result is None:
+                raise InternalError(f"The {self._host} host ended before the recording was prepared.")
         findings = [Finding(f.code, f.message, f.fix, f.refused) for f in result.findings]
         recording.keep_findings(findings)
         refused = [finding for finding in findings if finding.refused]
@@ -125,38 +136,35 @@ class AvatarWork:
         recording = self._recording(record)
         if recording.trained_by() == record.id:
             # Whoever had it before died when all was done but the operation itself.
+            await self._workplaces.finished(recording)
             return
         # Beside the recording: it is moved into the store, which must be on the same file system.
         place = Path(tempfile.mkdtemp(prefix=".bundle-", dir=recording.directory))
-        request = host_pb2.TrainRequest(
-            recording=str(recording.prepared),
-            bundle=str(place / "bundle"),
-            checkpoint=str(recording.checkpoint),
-            preview=str(recording.preview),
-            name=recording.identifier,
-            display_name=recording.about.display_name,
-            default_voice=recording.about.default_voice,
-            preset=wanted.preset,
-            device=device,
-            seed=wanted.seed,
-        )
+        bundle = place / "bundle"
         done = False
         try:
-            async with self._channel(told) as channel:
-                call = trainer(channel).Train(request)
+            async with (
+                self._channel(told) as channel,
+                self._workplaces.training(
+                    recording, bundle, await self._hosts.site(self._host), _turn(record)
+                ) as there,
+            ):
+                call = trainer(channel).Train(_request(recording, wanted, device, there))
                 try:
                     async with calling(self._host):
                         async for response in call:
                             done = told.training(response)
                 finally:
                     call.cancel()
-            if not done:
-                raise InternalError(f"The {self._host} host ended before the avatar was trained.")
-            self._avatars.place(place / "bundle", recording.identifier)
+                if not done:
+                    raise InternalError(f"The {self._host} host ended before the avatar was trained.")
+            avatar = self._avatars.place(bundle, recording.identifier)
+            await self._workplaces.keep_bundle(avatar)
             recording.keep_trained_by(record.id)
             # The next training starts anew, whatever it is asked to do.
             for left in recording.directory.glob(f"{recording.checkpoint.name}*"):
                 left.unlink(missing_ok=True)
+            await self._workplaces.finished(recording)
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
@@ -179,6 +187,28 @@ class AvatarWork:
 
     def _avatar(self, record: OperationRecord) -> Message:
         return AvatarView(self._avatars, self._recordings).message(record.target, record, done=True)
+
+
+def _turn(record: OperationRecord) -> str:
+    """Sorts after those of earlier operations and of earlier leases of this one."""
+    return f"{record.created:020.6f}-{record.token:08d}"
+
+
+def _request(
+    recording: StoredRecording, wanted: avatar_pb2.TrainAvatarRequest, device: str, place: Training
+) -> host_pb2.TrainRequest:
+    return host_pb2.TrainRequest(
+        recording=place.recording,
+        bundle=place.bundle,
+        checkpoint=place.checkpoint,
+        preview=place.preview,
+        name=recording.identifier,
+        display_name=recording.about.display_name,
+        default_voice=recording.about.default_voice,
+        preset=wanted.preset,
+        device=device,
+        seed=wanted.seed,
+    )
 
 
 class _Reporter:

@@ -57,6 +57,10 @@ class TrainingLeases:
             DeviceUnsuitable: No device is large enough, or there is none of that name.
             VisemeError: What the training raised.
         """
+        if self._hosts.is_elsewhere(self._host):
+            # Its machine is none of those that are shared here.
+            await train(pin)
+            return
         held = await self._placement.acquire(
             Need(operation, Class.TRAINING, self._gpu_bytes, self._cpu_bytes, preemptible=True, pin=pin), say
         )

@@ -86,6 +86,11 @@ class AvatarStore:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
         sweep(root)
 
+    @property
+    def root(self) -> Path:
+        """Directory of the imported avatars; what `place` takes must be on its file system."""
+        return self._root
+
     def get(self, name: str) -> StoredAvatar:
         """Returns one avatar.
 

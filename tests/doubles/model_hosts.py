@@ -178,12 +178,18 @@ class DoubleHosts:
         self._hosts[name].device = device
         self.placed.append((name, device))
 
+    def is_elsewhere(self, name: str) -> bool:
+        return False
+
     def pid(self, name: str) -> int | None:
         return self._hosts[name].pid if self._hosts[name].channel else None
 
     async def describe(self, name: str) -> host_pb2.DescribeResponse:
         stub = host_pb2_grpc.HostServiceStub(await self.channel(name))
         return await stub.Describe(host_pb2.DescribeRequest())  # type: ignore[no-any-return,misc]
+
+    async def site(self, name: str) -> None:
+        await self.channel(name)
 
     def snapshot(self) -> list[HostStatus]:
         return [

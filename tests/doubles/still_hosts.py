@@ -24,9 +24,15 @@ class StillHosts:
     async def describe(self, name: str) -> host_pb2.DescribeResponse:
         raise NotImplementedError
 
+    async def site(self, name: str) -> None:
+        return None
+
     async def place(self, name: str, device: str | None) -> None:
         if device is None:
             await asyncio.sleep(self._exit_seconds)
+
+    def is_elsewhere(self, name: str) -> bool:
+        return False
 
     def pid(self, name: str) -> int | None:
         return None

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -79,6 +81,8 @@ class Face(host_pb2_grpc.RenderServiceServicer):
         self, request_iterator: Iterator[host_pb2.RenderRequest], context: grpc.ServicerContext
     ) -> Iterator[host_pb2.RenderResponse]:
         config = next(request_iterator).config
+        assert (Path(config.bundle) / "avatar.json").is_file()
+        logging.getLogger("face").info("draws %s", config.bundle)
         film = Film(config.sample_rate)
         yield _fragment(film.begin())
         for request in request_iterator:

@@ -1,0 +1,1 @@
+"""Model hosts for tests of a cluster, on the real SDK."""
