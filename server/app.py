@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import shutil
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -42,6 +40,7 @@ from server.access.tokens import TokenStore
 from server.api.admin import AdminServicer, HostOperations
 from server.api.admission import Admission
 from server.api.avatars import AvatarServicer
+from server.api.devices import DeviceDesk
 from server.api.dialogue import DialogueServicer
 from server.api.interceptors import CallInterceptor
 from server.api.jobs import JobServicer
@@ -52,6 +51,8 @@ from server.cluster import open_cluster, open_trees, wanted_of_nodes
 from server.config import Settings
 from server.dialogue.hosts import HostAccess
 from server.host_calls import ModelHosts
+from server.hosts.gpu_leases import HostLeases
+from server.hosts.manifest import load_manifests
 from server.hosts.pool import HostPool
 from server.listening import bind, new_server
 from server.llm.embedded import EmbeddedProvider
@@ -69,7 +70,9 @@ from server.operations.opening import open_store
 from server.operations.retention import Retention
 from server.operations.runner import OperationRunner
 from server.operations.store import OperationStore
+from server.operations.training_lease import TrainingLeases
 from server.operations.workplace import Workplaces
+from server.placement import Placement, rules_of
 from server.progress import ProgressSink
 from server.stages import Stages
 from server.store.avatars import BUILTIN
@@ -96,6 +99,7 @@ class Application:
         builtin_avatars: Directory of the avatars that ship with viseme.
         progress: Hears of environments being built.
         tracing: Where traces go; None means what the settings say.
+        placement: Shares the devices; None means those of this machine.
     """
 
     def __init__(
@@ -106,9 +110,11 @@ class Application:
         builtin_avatars: Path = BUILTIN,
         progress: ProgressSink | None = None,
         tracing: Tracing | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self.settings = settings
         installer = AssetInstaller(settings.home)
+        self.placement = placement or Placement(rules=rules_of(settings.scheduling))
         trees = open_trees(settings)
         self._workplaces = Workplaces(trees)
         self.hosts: Hosts = hosts or HostPool(
@@ -117,6 +123,7 @@ class Application:
             asset_path=installer.path,
             threads=settings.threads,
             progress=progress,
+            leases=HostLeases(self.placement),
             elsewhere=open_cluster(settings, trees),
             wanted=wanted_of_nodes(settings),
             environments=settings.environment_choices(),
@@ -259,6 +266,7 @@ class Application:
             await provider.close()
         await asyncio.to_thread(self._decoder.close)
         await self.hosts.close()
+        await self.placement.close()
         await asyncio.to_thread(self._resources.close)
         shutil.rmtree(self._scratch, ignore_errors=True)
         _log.info("stopped")
@@ -267,6 +275,17 @@ class Application:
         """Cancels what `stop` still waits for."""
         if self._server is not None:
             await self._server.stop(0)
+
+    def _training_leases(self) -> TrainingLeases:
+        host, hosts = self.settings.hosts.train, self.hosts
+        manifest = load_manifests(self.settings.manifests).get(host)
+        return TrainingLeases(
+            self.placement,
+            hosts,
+            host,
+            gpu_memory_mib=manifest.gpu_memory_mib if manifest else 0,
+            memory_mib=manifest.memory_mib if manifest else 0,
+        )
 
     def _add_services(self, server: grpc.aio.Server, operations: OperationStore) -> Sequence[str]:
         """Adds all services; returns the full names of viseme's own."""
@@ -286,6 +305,7 @@ class Application:
             hosts=hosts,
             host=settings.hosts.train,
             stores=stores,
+            leases=self._training_leases(),
             workplaces=self._workplaces,
             fetch=self._fetch_for_training,
         )
@@ -315,7 +335,11 @@ class Application:
             stages=stages,
         )
         admin = AdminServicer(
-            hosts=self.hosts, admission=admission, home=settings.home, llm_providers=lambda: answers.names
+            hosts=self.hosts,
+            admission=admission,
+            home=settings.home,
+            llm_providers=lambda: answers.names,
+            devices=DeviceDesk(self.placement),
         )
         dialogue_pb2_grpc.add_DialogueServiceServicer_to_server(dialogue, server)
         render_pb2_grpc.add_RenderServiceServicer_to_server(rendering, server)
@@ -339,59 +363,6 @@ class Application:
             [*names, longrunning, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
         return names
-
-
-async def serve(
-    settings: Settings,
-    *,
-    ready: Callable[[str], None] | None = None,
-    progress: ProgressSink | None = None,
-    warm: bool = False,
-) -> None:
-    """Serves until SIGINT or SIGTERM; a second signal ends the grace.
-
-    Args:
-        settings: The settings.
-        ready: Is told the address once the server answers.
-        progress: Hears of environments being built.
-        warm: Whether the model hosts are started at once, instead of when they are first needed.
-
-    Raises:
-        PortInUse: Another program listens on the port.
-    """
-    application = Application(settings, progress=progress)
-    stopping, hurried = asyncio.Event(), asyncio.Event()
-
-    def on_signal() -> None:
-        (hurried if stopping.is_set() else stopping).set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    warming: asyncio.Future[None] | None = None
-    try:
-        address = await application.start()
-        # What is there now stays: the collector need not look at it again, which would hold up all calls.
-        gc.collect()
-        gc.freeze()
-        if ready is not None:
-            ready(address)
-        if warm:
-            warming = asyncio.ensure_future(application.warm())
-        await stopping.wait()
-        _log.info("stopping", grace_seconds=settings.stop_grace_seconds)
-    finally:
-        if warming is not None:
-            warming.cancel()
-        graceful = asyncio.ensure_future(application.stop())
-        hurry = asyncio.ensure_future(hurried.wait())
-        await asyncio.wait({graceful, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        if not graceful.done():
-            await application.hurry()
-        hurry.cancel()
-        await graceful
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 def _fetch(installer: AssetInstaller, hosts: Hosts, name: str) -> None:

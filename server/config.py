@@ -254,6 +254,28 @@ class Cluster(_Table):
     """The hosts that run on nodes; the others run on this machine."""
 
 
+class TenantQuota(_Table):
+    """What a tenant may hold of the GPUs at a time."""
+
+    gpu_memory_mib: int | None = Field(default=None, gt=0)
+    """Of all its leases together; left out: no limit."""
+    leases: int | None = Field(default=None, gt=0)
+    """How many; left out: no limit."""
+    weight: float = Field(default=1, gt=0)
+    """Its share against the shares of others."""
+
+
+class Scheduling(_Table):
+    """Who gets the GPU."""
+
+    minimum_run_seconds: float = Field(default=60, ge=0)
+    """How long work runs before more urgent work, other than a dialogue, takes its place."""
+    keep_warm_seconds: float = Field(default=300, ge=0)
+    """How long an idle host is kept when less urgent work wants its memory."""
+    quotas: dict[str, TenantQuota] = Field(default_factory=dict)
+    """By tenant."""
+
+
 class Operations(_Table):
     """Long work: where it is kept, and for how long."""
 
@@ -302,6 +324,7 @@ class Settings(BaseSettings):
     store: Store = Store()
     cluster: Cluster = Cluster()
     observability: Observability = Observability()
+    scheduling: Scheduling = Scheduling()
     operations: Operations = Operations()
 
     @field_validator("home", "manifests")

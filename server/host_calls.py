@@ -36,6 +36,15 @@ class ModelHosts(Protocol):
     async def describe(self, name: str) -> host_pb2.DescribeResponse:
         """What a host is and has; starts it when it does not run."""
 
+    async def place(self, name: str, device: str | None) -> None:
+        """Lets a host use one GPU only from now on; a process of it that may use another is stopped."""
+
+    def pid(self, name: str) -> int | None:
+        """The process of a host; None when it does not run."""
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether a host is started on other machines."""
+
     async def site(self, name: str) -> Site | None:
         """The files of a host that does not see those of this machine; starts it when it does not run."""
 

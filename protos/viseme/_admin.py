@@ -9,7 +9,7 @@ import grpc.aio
 
 from viseme import _messages as messages
 from viseme._calls import async_errors, errors
-from viseme._types import Host, ServerStatus
+from viseme._types import Gpu, Host, Lease, ServerStatus
 from viseme.v1 import admin_pb2, admin_pb2_grpc
 
 if TYPE_CHECKING:
@@ -55,6 +55,24 @@ class Admin:
         with errors(self._address):
             return self._stub.GetHostLog(request, timeout=self._timeout).text
 
+    def gpus(self) -> tuple[list[Gpu], str]:
+        """The devices that models run on, and why there is no GPU among them, where there is none."""
+        with errors(self._address):
+            response = self._stub.ListGpus(admin_pb2.ListGpusRequest(), timeout=self._timeout)
+        return [messages.gpu_value(message) for message in response.gpus], response.problem
+
+    def leases(self) -> list[Lease]:
+        """Who holds memory of a device, and who waits for it and why."""
+        with errors(self._address):
+            response = self._stub.ListLeases(admin_pb2.ListLeasesRequest(), timeout=self._timeout)
+        return [messages.lease_value(message) for message in response.leases]
+
+    def drain(self, name: str, undo: bool = False) -> Gpu:
+        """Places nothing more on a device and asks its holders to leave, or uses it again."""
+        request = admin_pb2.DrainGpuRequest(name=messages.resource("gpus", name), undo=undo)
+        with errors(self._address):
+            return messages.gpu_value(self._stub.DrainGpu(request, timeout=self._timeout))
+
 
 class AsyncAdmin:
     """For the operator of a server; `AsyncClient.admin`."""
@@ -93,3 +111,21 @@ class AsyncAdmin:
         request = admin_pb2.GetHostLogRequest(name=messages.resource("hosts", name), lines=lines)
         async with async_errors(self._address):
             return (await self._stub.GetHostLog(request, timeout=self._timeout)).text
+
+    async def gpus(self) -> tuple[list[Gpu], str]:
+        """The devices that models run on, and why there is no GPU among them, where there is none."""
+        async with async_errors(self._address):
+            response = await self._stub.ListGpus(admin_pb2.ListGpusRequest(), timeout=self._timeout)
+        return [messages.gpu_value(message) for message in response.gpus], response.problem
+
+    async def leases(self) -> list[Lease]:
+        """Who holds memory of a device, and who waits for it and why."""
+        async with async_errors(self._address):
+            response = await self._stub.ListLeases(admin_pb2.ListLeasesRequest(), timeout=self._timeout)
+        return [messages.lease_value(message) for message in response.leases]
+
+    async def drain(self, name: str, undo: bool = False) -> Gpu:
+        """Places nothing more on a device and asks its holders to leave, or uses it again."""
+        request = admin_pb2.DrainGpuRequest(name=messages.resource("gpus", name), undo=undo)
+        async with async_errors(self._address):
+            return messages.gpu_value(await self._stub.DrainGpu(request, timeout=self._timeout))

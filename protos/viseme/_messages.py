@@ -14,7 +14,9 @@ from viseme._errors import VisemeError
 from viseme._types import (
     Event,
     Fragment,
+    Gpu,
     Host,
+    Lease,
     Progress,
     RenderSummary,
     Reply,
@@ -227,6 +229,39 @@ def host_value(message: admin_pb2.Host) -> Host:
         fix=message.fix,
         python_version=message.python_version,
         models=tuple(message.models),
+    )
+
+
+def gpu_value(message: admin_pb2.Gpu) -> Gpu:
+    """A device that models run on."""
+    return Gpu(
+        name=message.name,
+        index=message.index,
+        instance=message.instance,
+        display_name=message.display_name,
+        total_bytes=message.total_bytes,
+        free_bytes=message.free_bytes,
+        reserved_bytes=message.reserved_bytes,
+        foreign_bytes=message.foreign_bytes,
+        utilisation=message.utilisation if message.HasField("utilisation") else None,
+        problem=message.problem,
+        draining=message.draining,
+    )
+
+
+def lease_value(message: admin_pb2.Lease) -> Lease:
+    """A lease, or a request that waits for one."""
+    return Lease(
+        name=message.name,
+        holder=message.holder,
+        gpu=message.gpu,
+        work=admin_pb2.Lease.Work.Name(message.work).replace("WORK_", "", 1),
+        state=admin_pb2.Lease.State.Name(message.state).replace("STATE_", "", 1),
+        bytes=message.bytes,
+        tenant=message.tenant,
+        preemptible=message.preemptible,
+        age=message.age.ToNanoseconds() / 1e9,
+        explanation=message.explanation,
     )
 
 

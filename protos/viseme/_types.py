@@ -262,6 +262,46 @@ class Host:
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """A device that models run on; the attributes are those of `viseme.v1.Gpu`.
+
+    `utilisation` is None where nobody tells.
+    """
+
+    name: str
+    index: int
+    instance: int
+    display_name: str
+    total_bytes: int
+    free_bytes: int
+    reserved_bytes: int
+    foreign_bytes: int
+    utilisation: float | None
+    problem: str
+    draining: bool
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Memory of a device that somebody holds or waits for.
+
+    The attributes are those of `viseme.v1.Lease`, `work` and `state` as in `TRAINING` and `WAITING`, `age` in
+    seconds.
+    """
+
+    name: str
+    holder: str
+    gpu: str
+    work: str
+    state: str
+    bytes: int
+    tenant: str
+    preemptible: bool
+    age: float
+    explanation: str
+
+
+@dataclass(frozen=True)
 class ServerStatus:
     """How a server is doing; the attributes are those of `viseme.v1.Status`."""
 

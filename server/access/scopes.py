@@ -55,5 +55,8 @@ NEEDED: Final[Mapping[str, frozenset[Scope]]] = {
     "/viseme.v1.AdminService/ListHosts": _OPERATE,
     "/viseme.v1.AdminService/RestartHost": _OPERATE,
     "/viseme.v1.AdminService/GetHostLog": _OPERATE,
+    "/viseme.v1.AdminService/ListGpus": _OPERATE,
+    "/viseme.v1.AdminService/ListLeases": _OPERATE,
+    "/viseme.v1.AdminService/DrainGpu": _OPERATE,
 }
 """For each call the scopes of which one is enough."""

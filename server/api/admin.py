@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from viseme.v1 import admin_pb2, admin_pb2_grpc
 
 from server.api.admission import Admission
+from server.api.devices import DeviceDesk
 from server.api.interceptors import Context
 from server.api.pages import page
 from server.errors import FieldInvalid, HostNotFound
@@ -57,6 +58,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         admission: Counts the requests under way.
         home: VISEME_HOME.
         llm_providers: Gives the language models, in the order they are asked.
+        devices: Answers for the devices and their leases.
     """
 
     def __init__(
@@ -66,11 +68,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         admission: Admission,
         home: Path,
         llm_providers: Callable[[], Sequence[str]],
+        devices: DeviceDesk,
     ) -> None:
         self._hosts = hosts
         self._admission = admission
         self._home = home
         self._llm_providers = llm_providers
+        self._devices = devices
         self._started = datetime.now(UTC)
 
     async def GetStatus(  # noqa: N802 (named by the proto)
@@ -116,6 +120,24 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             raise FieldInvalid(f"lines must be 0 to {_MAX_LOG_LINES}.", field="lines")
         text = await asyncio.to_thread(self._hosts.log, name, request.lines or _LOG_LINES)
         return admin_pb2.GetHostLogResponse(text=text)
+
+    async def ListGpus(  # noqa: N802 (named by the proto)
+        self, request: admin_pb2.ListGpusRequest, context: Context
+    ) -> admin_pb2.ListGpusResponse:
+        """Lists the devices that models run on."""
+        return await self._devices.gpus()
+
+    async def ListLeases(  # noqa: N802 (named by the proto)
+        self, request: admin_pb2.ListLeasesRequest, context: Context
+    ) -> admin_pb2.ListLeasesResponse:
+        """Lists who holds memory of a device, and who waits for it and why."""
+        return self._devices.leases()
+
+    async def DrainGpu(  # noqa: N802 (named by the proto)
+        self, request: admin_pb2.DrainGpuRequest, context: Context
+    ) -> admin_pb2.Gpu:
+        """Places nothing more on a device and asks its holders to leave, or uses it again."""
+        return await self._devices.drain(request.name, undo=request.undo)
 
     def _known(self, name: str) -> str:
         """The name of a host of ours, from its resource name.

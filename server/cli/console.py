@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 @cache
@@ -55,9 +56,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: st
         rows: Texts, one per heading.
         empty: The sentence to write when there are no rows.
     """
-    if not rows:
-        stdout().print(empty, markup=False)
-        return
+    stdout().print(make_table(columns, rows) if rows else empty, markup=False)
+
+
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table, to be written or drawn.
+
+    Args:
+        columns: Headings.
+        rows: Texts, one per heading.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -66,7 +74,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: st
         table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    stdout().print(table)
+    return table
 
 
 def size_text(size: float) -> str:
@@ -76,6 +84,11 @@ def size_text(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def memory_text(size: float) -> str:
+    """Memory for people, as GPUs are sold and leases are given: 9.1 GiB."""
+    return f"{size / 2**30:.1f} GiB"
 
 
 def seconds_text(seconds: float) -> str:

@@ -13,6 +13,7 @@ from server.cli.commands import (
     avatars,
     demo,
     doctor,
+    gpus,
     hosts,
     jobs,
     render,
@@ -41,6 +42,10 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(hosts.app, name="hosts")
 app.add_typer(assets.app, name="assets")
 app.add_typer(tokens.app, name="tokens")
+app.command("gpus")(gpus.gpus)
+app.command("leases")(gpus.leases)
+app.command("drain")(gpus.drain)
+app.command("top")(gpus.top)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 

@@ -65,6 +65,19 @@ class Launcher:
         self._sockets: PrivateDirectory | None = None
         self._work: PrivateDirectory | None = None
         self._count = 0
+        self._devices: dict[str, str] = {}
+
+    def place(self, name: str, device: str | None) -> None:
+        """Lets a host see one GPU only, from its next start on.
+
+        Args:
+            name: Name of the host.
+            device: UUID of the GPU; None: it sees what the server sees.
+        """
+        if device is None:
+            self._devices.pop(name, None)
+        else:
+            self._devices[name] = device
 
     def log_path(self, name: str) -> Path:
         """Where the output of a host goes."""
@@ -110,7 +123,7 @@ class Launcher:
                     stdout=log,
                     stderr=log,
                     cwd=directory,
-                    env=self._environment(sockets, python),
+                    env={**self._environment(sockets, python), **self._visible(manifest.name)},
                     pass_fds=(writing,) if held is None else (writing, held),
                     start_new_session=True,
                 )
@@ -175,6 +188,10 @@ class Launcher:
             "VISEME_HOME": str(self._home),
             "XDG_CACHE_HOME": str(self._home / "cache"),
         }
+
+    def _visible(self, name: str) -> dict[str, str]:
+        device = self._devices.get(name)
+        return {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
 
     def _command(
         self,

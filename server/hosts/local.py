@@ -70,6 +70,19 @@ class LocalLauncher:
         async with self._builder.using(manifest, self._progress) as (environment, held):
             return await self._launcher.launch(manifest, environment.python, assets, settings, held, door)
 
+    async def prepare(self, manifest: HostManifest) -> None:
+        """Builds the host's environment when it is missing.
+
+        Raises:
+            EnvironmentFailed: It cannot be built.
+        """
+        if self._python is None:
+            await self._builder.ensure(manifest, self._progress)
+
+    def place(self, name: str, device: str | None) -> None:
+        """Lets a host see one GPU only, from its next start on; None: what the server sees."""
+        self._launcher.place(name, device)
+
     def lacks(self, manifest: HostManifest, given: frozenset[str]) -> bool:
         """Whether something that a running host lacks has been installed since it started."""
         return bool(self._assets(manifest).keys() - given)

@@ -20,7 +20,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _CLAUSE: Final = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+)\.(\d+)")
 _KEYS: Final = frozenset(
-    {"name", "module", "capabilities", "python", "lock", "hashed", "memory_mib", "assets"}
+    {"name", "module", "capabilities", "python", "lock", "hashed", "memory_mib", "gpu_memory_mib", "assets"}
     | {"made_with", "conda_file"}
 )
 
@@ -87,6 +87,7 @@ class HostManifest:
         optional_assets: Names it uses when they are installed.
         hashed: Whether the lock has a hash for every package. It has not where one version of a package has
             builds for different devices, as torch's.
+        gpu_memory_mib: GPU memory to reserve before it starts, in MiB; 0 for a host that uses no GPU.
         made_with: How its environment is made unless the operator says otherwise.
         conda_file: What conda makes it from: an environment.yml, or a list of exact packages with hashes.
     """
@@ -101,6 +102,7 @@ class HostManifest:
     required_assets: tuple[str, ...] = ()
     optional_assets: tuple[str, ...] = ()
     hashed: bool = True
+    gpu_memory_mib: int = 0
     made_with: str = "auto"
     conda_file: Path | None = None
 
@@ -180,6 +182,9 @@ def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
     memory = table.get("memory_mib")
     if not isinstance(memory, int) or isinstance(memory, bool) or memory <= 0:
         raise ValueError("'memory_mib' must be a positive whole number")
+    gpu_memory = table.get("gpu_memory_mib", 0)
+    if not isinstance(gpu_memory, int) or isinstance(gpu_memory, bool) or gpu_memory < 0:
+        raise ValueError("'gpu_memory_mib' must be a whole number, not below 0")
     hashed = table.get("hashed", True)
     if not isinstance(hashed, bool):
         raise ValueError("'hashed' must be true or false")
@@ -200,6 +205,7 @@ def _parse(directory: Path, table: Mapping[str, Any]) -> HostManifest:
         required_assets=_strings(assets, "required"),
         optional_assets=_strings(assets, "optional"),
         hashed=hashed,
+        gpu_memory_mib=gpu_memory,
         made_with=made_with,
         conda_file=conda_file,
     )

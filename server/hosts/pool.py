@@ -16,6 +16,7 @@ from server.environment_choice import EnvironmentChoice
 from server.errors import ConfigInvalid, HostLost, HostNotFound, HostNotStarted, VisemeError
 from server.host_calls import calling
 from server.hosts.backoff import RestartPolicy
+from server.hosts.gpu_leases import HostLeases
 from server.hosts.launching import HostLauncher, Resources
 from server.hosts.local import LocalLauncher
 from server.hosts.logs import tail
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 _DESCRIBE_SECONDS: Final = 10.0
 _RESTART_GRACE_SECONDS: Final = 10.0
+# Who moves a host has ended his calls.
+_PLACE_GRACE_SECONDS: Final = 2.0
+# A host that is to make room finishes what it does first, also a long video.
+_LEAVE_GRACE_SECONDS: Final = 600.0
 
 
 class HostPool:
@@ -46,6 +51,7 @@ class HostPool:
         policy: When hosts that died are started again.
         packages: Further top-level packages that hosts may import, by directory.
         hello_seconds: How long a host may take to start.
+        leases: Gives hosts that use a GPU of this machine the right to its memory; None: they take it.
         elsewhere: Starts hosts on other machines.
         wanted: The hosts that are started there, and what each needs.
         environments: How the operator wants environments to be made, by host.
@@ -68,6 +74,7 @@ class HostPool:
         policy: RestartPolicy | None = None,
         packages: Mapping[str, Path] | None = None,
         hello_seconds: float = 60.0,
+        leases: HostLeases | None = None,
         elsewhere: HostLauncher | None = None,
         wanted: Mapping[str, Resources] | None = None,
         environments: Mapping[str, EnvironmentChoice] | None = None,
@@ -90,6 +97,8 @@ class HostPool:
             environments=environments,
             settings=settings,
         )
+        self._leases = leases
+        self._devices: dict[str, str] = {}
         self._elsewhere = elsewhere
         self._wanted = dict(wanted or {})
         self._listeners: list[Callable[[str, HostLost], None]] = []
@@ -119,7 +128,27 @@ class HostPool:
             EnvironmentFailed: Its environment cannot be built.
             ServerStopping: The pool is being closed.
         """
+        if self._leases is not None:
+            self._leases.used(name)
         return (await self._running(name)).channel
+
+    async def place(self, name: str, device: str | None) -> None:
+        """Lets a host use one GPU only from now on; a process of it that may use another is stopped.
+
+        Args:
+            name: Name of the host.
+            device: UUID of the GPU; None: it sees what the server sees.
+
+        Raises:
+            HostNotFound: There is no such host.
+        """
+        supervisor = self._supervisor(name)
+        if self._devices.get(name) != device:
+            await supervisor.stop(_PLACE_GRACE_SECONDS)
+            self._here.place(name, device)
+            self._devices.pop(name, None)
+            if device is not None:
+                self._devices[name] = device
 
     async def describe(self, name: str) -> host_pb2.DescribeResponse:
         """What a host is and has; starts it when it does not run.
@@ -134,6 +163,10 @@ class HostPool:
         running = await self._running(name)
         running.description = await self._ask(name, running.channel)
         return running.description
+
+    def pid(self, name: str) -> int | None:
+        """The process of a host; None when it does not run."""
+        return self._supervisor(name).pid
 
     def snapshot(self) -> list[HostStatus]:
         """How all hosts are doing, in order of name."""
@@ -207,6 +240,8 @@ class HostPool:
             grace: Seconds that running calls may take.
         """
         await asyncio.gather(*(supervisor.close(grace) for supervisor in self._supervisors.values()))
+        if self._leases is not None:
+            await self._leases.close()
         await self._here.close()
         if self._elsewhere is not None:
             await self._elsewhere.close()
@@ -232,6 +267,23 @@ class HostPool:
         return running
 
     async def _start(self, manifest: HostManifest) -> RunningHost:
+        leases = self._leases
+        if leases is None or not leases.needed(manifest) or self.is_elsewhere(manifest.name):
+            return await self._connect(manifest)
+        # First, for it may take minutes in which others can use the GPU.
+        await self._here.prepare(manifest)
+        held = await leases.acquire(manifest)
+        try:
+            self._here.place(manifest.name, None if held.device.is_cpu else held.device.id)
+            running = await self._connect(manifest)
+        except BaseException:
+            leases.give_back(held)
+            raise
+        stop = partial(self._supervisor(manifest.name).stop, _LEAVE_GRACE_SECONDS)
+        leases.follow(manifest.name, held, running.process, stop)
+        return running
+
+    async def _connect(self, manifest: HostManifest) -> RunningHost:
         resources = self._wanted.get(manifest.name, Resources())
         process = await self._launcher(manifest.name).launch(manifest, resources)
         channel = process.connect()

@@ -87,6 +87,11 @@ class Supervisor:
         """What the host is doing."""
         return self._state
 
+    @property
+    def pid(self) -> int | None:
+        """Its process; None when it does not run."""
+        return self._running.process.describe().pid if self._running else None
+
     async def running(self) -> RunningHost:
         """The host, once it runs; starts it when nobody has, waits when it is being started or restarted.
 
@@ -134,6 +139,18 @@ class Supervisor:
             self._restarts += 1
             self._keep()
         return await self.running()
+
+    async def stop(self, grace: float) -> None:
+        """Stops the host after its running calls; the next call starts it again.
+
+        Args:
+            grace: Seconds that running calls may take.
+        """
+        async with self._changing:
+            await self._halt(grace)
+            if self._attempt is not None and not self._closed:
+                # Somebody asked for it while it stopped.
+                self._keep()
 
     async def close(self, grace: float) -> None:
         """Stops the host for good.

@@ -22,6 +22,7 @@ from server.operations.avatar_view import AvatarView
 from server.operations.owned import bare
 from server.operations.runner import Report
 from server.operations.store import OperationRecord
+from server.operations.training_lease import TrainingLeases
 from server.operations.workplace import Training, Workplaces
 from server.request_id import host_metadata
 from server.store.paths import parse_resource_name
@@ -43,6 +44,7 @@ class AvatarWork:
         hosts: The model hosts.
         host: Name of the train host.
         stores: What avatars are made of, and where finished ones go.
+        leases: Gives trainings the right to a device.
         workplaces: Where avatars are made.
         fetch: Installs the model files of the train host that are missing. Blocks.
     """
@@ -53,6 +55,7 @@ class AvatarWork:
         hosts: HostAccess,
         host: str,
         stores: TenantStores,
+        leases: TrainingLeases,
         workplaces: Workplaces,
         fetch: Callable[[], None] = lambda: None,
     ) -> None:
@@ -60,6 +63,7 @@ class AvatarWork:
         self._fetch = fetch
         self._host = host
         self._stores = stores
+        self._leases = leases
         self._workplaces = workplaces
 
     async def create(self, record: OperationRecord, report: Report) -> Message:
@@ -72,13 +76,13 @@ class AvatarWork:
             await self._workplaces.forget(self._of(record).avatars, recording.identifier)
         await self._prepare(recording, _Reporter(progress, report, 0, _PREPARING if request.train else 1))
         if request.train:
-            await self._train(record, request.training, _Reporter(progress, report, _PREPARING, 1))
+            await self._train_leased(record, request.training, _Reporter(progress, report, _PREPARING, 1))
         return self._avatar(record)
 
     async def train(self, record: OperationRecord, report: Report) -> Message:
         """Trains the avatar of a recording."""
         request = avatar_pb2.TrainAvatarRequest.FromString(record.request)
-        await self._train(record, request, _Reporter(_begun(record), report, 0, 1))
+        await self._train_leased(record, request, _Reporter(_begun(record), report, 0, 1))
         return self._avatar(record)
 
     async def _prepare(self, recording: StoredRecording, told: _Reporter) -> None:
@@ -116,11 +120,20 @@ class AvatarWork:
                 avatar=f"avatars/{recording.identifier}",
             )
 
-    async def _train(
+    async def _train_leased(
         self, record: OperationRecord, wanted: avatar_pb2.TrainAvatarRequest, told: _Reporter
     ) -> None:
-        recording = self._recording(record)
         told.progress.task = Metadata.TASK_TRAIN
+
+        async def train(device: str) -> None:
+            await self._train(record, wanted, device, told)
+
+        await self._leases.run(record.name, wanted.device, told.say, train, record.owner)
+
+    async def _train(
+        self, record: OperationRecord, wanted: avatar_pb2.TrainAvatarRequest, device: str, told: _Reporter
+    ) -> None:
+        recording = self._recording(record)
         if recording.trained_by() == record.id:
             # Whoever had it before died when all was done but the operation itself.
             await self._workplaces.finished(recording)
@@ -136,7 +149,9 @@ class AvatarWork:
                     recording, bundle, await self._hosts.site(self._host), _turn(record)
                 ) as there,
             ):
-                call = trainer(channel).Train(_request(recording, wanted, there), metadata=host_metadata())
+                call = trainer(channel).Train(
+                    _request(recording, wanted, device, there), metadata=host_metadata()
+                )
                 try:
                     async with calling(self._host):
                         async for response in call:
@@ -185,7 +200,7 @@ def _turn(record: OperationRecord) -> str:
 
 
 def _request(
-    recording: StoredRecording, wanted: avatar_pb2.TrainAvatarRequest, place: Training
+    recording: StoredRecording, wanted: avatar_pb2.TrainAvatarRequest, device: str, place: Training
 ) -> host_pb2.TrainRequest:
     return host_pb2.TrainRequest(
         recording=place.recording,
@@ -196,7 +211,7 @@ def _request(
         display_name=recording.about.display_name,
         default_voice=recording.about.default_voice,
         preset=wanted.preset,
-        device=wanted.device,
+        device=device,
         seed=wanted.seed,
     )
 

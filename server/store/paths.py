@@ -36,6 +36,7 @@ _EXAMPLES: Final = {
     "avatars": "avatars/demo",
     "voices": "voices/af_heart",
     "hosts": "hosts/whisper",
+    "gpus": "gpus/0",
     "operations": "operations/0193a5c2",
 }
 
@@ -52,6 +53,10 @@ _ID_RULES: Final[dict[str, tuple[re.Pattern[str], str]]] = {
         re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"),
         "lower-case letters, digits, hyphens and underscores, at most 63",
     ),
+    "gpus": (
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9:_ -]{0,99}"),
+        "letters, digits, spaces, hyphens, underscores and colons, at most 100",
+    ),
     "operations": (re.compile(r"[a-z0-9]{1,63}"), "lower-case letters and digits, at most 63"),
 }
 
@@ -61,7 +66,7 @@ class ResourceName:
     """The name of a resource: `COLLECTION/ID`.
 
     Attributes:
-        collection: `avatars`, `voices`, `hosts` or `operations`.
+        collection: `avatars`, `voices`, `hosts`, `gpus` or `operations`.
         id: Name within the collection.
     """
 

@@ -99,6 +99,8 @@ class _Host:
         self.findings: list[host_pb2.PrepareResponse.Finding] = []
         self.trained_steps: list[int] = []
         self.request_ids: list[str] = []
+        self.device: str | None = None
+        self.pid = 4242
 
     @asynccontextmanager
     async def call(self, context: Any) -> AsyncIterator[_Call]:
@@ -157,6 +159,7 @@ class DoubleHosts:
     def __init__(self, directory: Path) -> None:
         self._hosts = {name: _Host(name, directory) for name in sorted(CAPABILITIES)}
         self.closed = False
+        self.placed: list[tuple[str, str | None]] = []
 
     def __getitem__(self, name: str) -> _Host:
         return self._hosts[name]
@@ -170,6 +173,18 @@ class DoubleHosts:
         if name not in self._hosts:
             raise HostNotFound(f"There is no host '{name}'.")
         return await self._hosts[name].start()
+
+    async def place(self, name: str, device: str | None) -> None:
+        if self._hosts[name].device != device:
+            await self._hosts[name].stop()
+        self._hosts[name].device = device
+        self.placed.append((name, device))
+
+    def is_elsewhere(self, name: str) -> bool:
+        return False
+
+    def pid(self, name: str) -> int | None:
+        return self._hosts[name].pid if self._hosts[name].channel else None
 
     async def describe(self, name: str) -> host_pb2.DescribeResponse:
         stub = host_pb2_grpc.HostServiceStub(await self.channel(name))

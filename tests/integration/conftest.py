@@ -83,10 +83,13 @@ async def start_world(tmp_path: Path, builtin_avatars: Path) -> AsyncIterator[St
             model = {"name": "double", "model": "m", "base_url": llm.base_url}
             limits = settings.pop("llm_limits", {})
             tracing = settings.pop("tracing", None)
+            placement = settings.pop("placement", None)
             settings.setdefault("llm", {"embedded": False, "providers": [model], **limits})
             settings.setdefault("listen", "127.0.0.1:0")
             values: Settings = load_settings(home=home, **settings)
-            application = Application(values, hosts=hosts, builtin_avatars=builtin_avatars, tracing=tracing)
+            application = Application(
+                values, hosts=hosts, builtin_avatars=builtin_avatars, tracing=tracing, placement=placement
+            )
             stops.append(application.stop)
             address = await application.start()
             return World(application, hosts, llm, address, home)

@@ -17,10 +17,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from viseme import AsyncClient, Client, VisemeError
 
-from server.app import Application, serve
+from server.app import Application
 from server.config import load_settings
 from server.errors import PortInUse
 from server.logging import configure_logging
+from server.serving import serve
 from tests.doubles.ask import ask, check_sentence, refusal
 from tests.doubles.llm import LlmPlan
 from tests.doubles.recordings import recording

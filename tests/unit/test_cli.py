@@ -31,6 +31,7 @@ COMMANDS = [
     ["say"],
     ["render"],
     ["doctor"],
+    *([name] for name in ("gpus", "leases", "drain", "top")),
     ["version"],
     *(["avatars", name] for name in ("list", "show", "import", "export", "delete")),
     *(["avatars", name] for name in ("create", "train", "watch", "preview", "cancel")),

@@ -16,7 +16,7 @@ class NoGpu:
 
 
 def test_gpus_are_listed_as_the_probe_reads_them() -> None:
-    assert [device.id for device in list_devices(TwoGpus())] == ["GPU-0", "GPU-1"]
+    assert [device.id for device in list_devices(TwoGpus())] == ["GPU-0", "GPU-1", "cpu"]
 
 
 def test_a_machine_without_a_gpu_has_its_processor() -> None:

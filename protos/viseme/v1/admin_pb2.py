@@ -17,7 +17,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15viseme/v1/admin.proto\x12\tviseme.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x9d\x01\n\x06Status\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61\x63tive_requests\x18\x03 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x0c\n\x04home\x18\x05 \x01(\t\x12\x15\n\rllm_providers\x18\x06 \x03(\t\"\xaa\x03\n\x04Host\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.viseme.v1.Host.State\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x15\n\rrestart_count\x18\x06 \x01(\x05\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12\x0b\n\x03\x66ix\x18\t \x01(\t\x12\x16\n\x0epython_version\x18\n \x01(\t\x12\x0e\n\x06models\x18\x0b \x03(\t\"\xa7\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_STOPPED\x10\x01\x12\x12\n\x0eSTATE_STARTING\x10\x02\x12\x0f\n\x0bSTATE_READY\x10\x03\x12\x12\n\x0eSTATE_DEGRADED\x10\x04\x12\x12\n\x0eSTATE_DRAINING\x10\x05\x12\x15\n\x11STATE_BACKING_OFF\x10\x06\x12\x10\n\x0cSTATE_FAILED\x10\x07\"9\n\x10ListHostsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListHostsResponse\x12\x1e\n\x05hosts\x18\x01 \x03(\x0b\x32\x0f.viseme.v1.Host\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x12RestartHostRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"5\n\x11GetHostLogRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\r\n\x05lines\x18\x02 \x01(\x05\"\"\n\x12GetHostLogResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\x9d\x02\n\x0c\x41\x64minService\x12;\n\tGetStatus\x12\x1b.viseme.v1.GetStatusRequest\x1a\x11.viseme.v1.Status\x12\x46\n\tListHosts\x12\x1b.viseme.v1.ListHostsRequest\x1a\x1c.viseme.v1.ListHostsResponse\x12=\n\x0bRestartHost\x12\x1d.viseme.v1.RestartHostRequest\x1a\x0f.viseme.v1.Host\x12I\n\nGetHostLog\x12\x1c.viseme.v1.GetHostLogRequest\x1a\x1d.viseme.v1.GetHostLogResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15viseme/v1/admin.proto\x12\tviseme.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x9d\x01\n\x06Status\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61\x63tive_requests\x18\x03 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x0c\n\x04home\x18\x05 \x01(\t\x12\x15\n\rllm_providers\x18\x06 \x03(\t\"\xaa\x03\n\x04Host\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.viseme.v1.Host.State\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x15\n\rrestart_count\x18\x06 \x01(\x05\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x08 \x01(\t\x12\x0b\n\x03\x66ix\x18\t \x01(\t\x12\x16\n\x0epython_version\x18\n \x01(\t\x12\x0e\n\x06models\x18\x0b \x03(\t\"\xa7\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_STOPPED\x10\x01\x12\x12\n\x0eSTATE_STARTING\x10\x02\x12\x0f\n\x0bSTATE_READY\x10\x03\x12\x12\n\x0eSTATE_DEGRADED\x10\x04\x12\x12\n\x0eSTATE_DRAINING\x10\x05\x12\x15\n\x11STATE_BACKING_OFF\x10\x06\x12\x10\n\x0cSTATE_FAILED\x10\x07\"9\n\x10ListHostsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x11ListHostsResponse\x12\x1e\n\x05hosts\x18\x01 \x03(\x0b\x32\x0f.viseme.v1.Host\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x12RestartHostRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"5\n\x11GetHostLogRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\r\n\x05lines\x18\x02 \x01(\x05\"\"\n\x12GetHostLogResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xef\x01\n\x03Gpu\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x10\n\x08instance\x18\x03 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x05 \x01(\x03\x12\x12\n\nfree_bytes\x18\x06 \x01(\x03\x12\x16\n\x0ereserved_bytes\x18\x07 \x01(\x03\x12\x15\n\rforeign_bytes\x18\x08 \x01(\x03\x12\x18\n\x0butilisation\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07problem\x18\n \x01(\t\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\x42\x0e\n\x0c_utilisation\"\x11\n\x0fListGpusRequest\"A\n\x10ListGpusResponse\x12\x1c\n\x04gpus\x18\x01 \x03(\x0b\x32\x0e.viseme.v1.Gpu\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\xd5\x03\n\x05Lease\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x0b\n\x03gpu\x18\x03 \x01(\t\x12#\n\x04work\x18\x04 \x01(\x0e\x32\x15.viseme.v1.Lease.Work\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.viseme.v1.Lease.State\x12\r\n\x05\x62ytes\x18\x06 \x01(\x03\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x13\n\x0bpreemptible\x18\x08 \x01(\x08\x12&\n\x03\x61ge\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x65xplanation\x18\n \x01(\t\"h\n\x04Work\x12\x14\n\x10WORK_UNSPECIFIED\x10\x00\x12\x11\n\rWORK_DIALOGUE\x10\x01\x12\x0f\n\x0bWORK_RENDER\x10\x02\x12\x13\n\x0fWORK_EVALUATION\x10\x03\x12\x11\n\rWORK_TRAINING\x10\x04\"z\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x0e\n\nSTATE_IDLE\x10\x03\x12\x12\n\x0eSTATE_DRAINING\x10\x04\x12\x11\n\rSTATE_LEAVING\x10\x05\"\x13\n\x11ListLeasesRequest\"6\n\x12ListLeasesResponse\x12 \n\x06leases\x18\x01 \x03(\x0b\x32\x10.viseme.v1.Lease\"2\n\x0f\x44rainGpuRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0c\n\x04undo\x18\x02 \x01(\x08\x32\xe5\x03\n\x0c\x41\x64minService\x12;\n\tGetStatus\x12\x1b.viseme.v1.GetStatusRequest\x1a\x11.viseme.v1.Status\x12\x46\n\tListHosts\x12\x1b.viseme.v1.ListHostsRequest\x1a\x1c.viseme.v1.ListHostsResponse\x12=\n\x0bRestartHost\x12\x1d.viseme.v1.RestartHostRequest\x1a\x0f.viseme.v1.Host\x12I\n\nGetHostLog\x12\x1c.viseme.v1.GetHostLogRequest\x1a\x1d.viseme.v1.GetHostLogResponse\x12\x43\n\x08ListGpus\x12\x1a.viseme.v1.ListGpusRequest\x1a\x1b.viseme.v1.ListGpusResponse\x12I\n\nListLeases\x12\x1c.viseme.v1.ListLeasesRequest\x1a\x1d.viseme.v1.ListLeasesResponse\x12\x36\n\x08\x44rainGpu\x12\x1a.viseme.v1.DrainGpuRequest\x1a\x0e.viseme.v1.Gpub\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,6 +28,8 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_RESTARTHOSTREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_GETHOSTLOGREQUEST'].fields_by_name['name']._options = None
   _globals['_GETHOSTLOGREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
+  _globals['_DRAINGPUREQUEST'].fields_by_name['name']._options = None
+  _globals['_DRAINGPUREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_GETSTATUSREQUEST']._serialized_start=134
   _globals['_GETSTATUSREQUEST']._serialized_end=152
   _globals['_STATUS']._serialized_start=155
@@ -46,6 +48,24 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_GETHOSTLOGREQUEST']._serialized_end=1016
   _globals['_GETHOSTLOGRESPONSE']._serialized_start=1018
   _globals['_GETHOSTLOGRESPONSE']._serialized_end=1052
-  _globals['_ADMINSERVICE']._serialized_start=1055
-  _globals['_ADMINSERVICE']._serialized_end=1340
+  _globals['_GPU']._serialized_start=1055
+  _globals['_GPU']._serialized_end=1294
+  _globals['_LISTGPUSREQUEST']._serialized_start=1296
+  _globals['_LISTGPUSREQUEST']._serialized_end=1313
+  _globals['_LISTGPUSRESPONSE']._serialized_start=1315
+  _globals['_LISTGPUSRESPONSE']._serialized_end=1380
+  _globals['_LEASE']._serialized_start=1383
+  _globals['_LEASE']._serialized_end=1852
+  _globals['_LEASE_WORK']._serialized_start=1624
+  _globals['_LEASE_WORK']._serialized_end=1728
+  _globals['_LEASE_STATE']._serialized_start=1730
+  _globals['_LEASE_STATE']._serialized_end=1852
+  _globals['_LISTLEASESREQUEST']._serialized_start=1854
+  _globals['_LISTLEASESREQUEST']._serialized_end=1873
+  _globals['_LISTLEASESRESPONSE']._serialized_start=1875
+  _globals['_LISTLEASESRESPONSE']._serialized_end=1929
+  _globals['_DRAINGPUREQUEST']._serialized_start=1931
+  _globals['_DRAINGPUREQUEST']._serialized_end=1981
+  _globals['_ADMINSERVICE']._serialized_start=1984
+  _globals['_ADMINSERVICE']._serialized_end=2469
 # @@protoc_insertion_point(module_scope)

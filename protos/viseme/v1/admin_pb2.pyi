@@ -260,3 +260,237 @@ class GetHostLogResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["text", b"text"]) -> None: ...
 
 global___GetHostLogResponse = GetHostLogResponse
+
+@typing.final
+class Gpu(google.protobuf.message.Message):
+    """A device that models run on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    INDEX_FIELD_NUMBER: builtins.int
+    INSTANCE_FIELD_NUMBER: builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    FREE_BYTES_FIELD_NUMBER: builtins.int
+    RESERVED_BYTES_FIELD_NUMBER: builtins.int
+    FOREIGN_BYTES_FIELD_NUMBER: builtins.int
+    UTILISATION_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """`gpus/{uuid}`, or `gpus/cpu` for the processor."""
+    index: builtins.int
+    """Index of the GPU; -1 for the processor."""
+    instance: builtins.int
+    """Number of a MIG instance on its GPU; -1 for a whole GPU."""
+    display_name: builtins.str
+    """Product name."""
+    total_bytes: builtins.int
+    free_bytes: builtins.int
+    """What nobody uses at the moment, as the driver tells it."""
+    reserved_bytes: builtins.int
+    """Of all leases."""
+    foreign_bytes: builtins.int
+    """Used by programs that hold no lease, or beyond their lease."""
+    utilisation: builtins.float
+    """Share of the last moments in which it computed, 0 to 1; unset where nobody tells."""
+    problem: builtins.str
+    """Why nothing is placed on it, in words that follow its name; empty when it is well."""
+    draining: builtins.bool
+    """An operator wants nothing new on it."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        index: builtins.int = ...,
+        instance: builtins.int = ...,
+        display_name: builtins.str = ...,
+        total_bytes: builtins.int = ...,
+        free_bytes: builtins.int = ...,
+        reserved_bytes: builtins.int = ...,
+        foreign_bytes: builtins.int = ...,
+        utilisation: builtins.float | None = ...,
+        problem: builtins.str = ...,
+        draining: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_utilisation", b"_utilisation", "utilisation", b"utilisation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_utilisation", b"_utilisation", "display_name", b"display_name", "draining", b"draining", "foreign_bytes", b"foreign_bytes", "free_bytes", b"free_bytes", "index", b"index", "instance", b"instance", "name", b"name", "problem", b"problem", "reserved_bytes", b"reserved_bytes", "total_bytes", b"total_bytes", "utilisation", b"utilisation"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_utilisation", b"_utilisation"]) -> typing.Literal["utilisation"] | None: ...
+
+global___Gpu = Gpu
+
+@typing.final
+class ListGpusRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListGpusRequest = ListGpusRequest
+
+@typing.final
+class ListGpusResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GPUS_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    problem: builtins.str
+    """Why there is no GPU among them, in one sentence; empty when there is one."""
+    @property
+    def gpus(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Gpu]: ...
+    def __init__(
+        self,
+        *,
+        gpus: collections.abc.Iterable[global___Gpu] | None = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gpus", b"gpus", "problem", b"problem"]) -> None: ...
+
+global___ListGpusResponse = ListGpusResponse
+
+@typing.final
+class Lease(google.protobuf.message.Message):
+    """Memory of a device that somebody holds or waits for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Work:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _WorkEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Lease._Work.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        WORK_UNSPECIFIED: Lease._Work.ValueType  # 0
+        WORK_DIALOGUE: Lease._Work.ValueType  # 1
+        WORK_RENDER: Lease._Work.ValueType  # 2
+        WORK_EVALUATION: Lease._Work.ValueType  # 3
+        WORK_TRAINING: Lease._Work.ValueType  # 4
+
+    class Work(_Work, metaclass=_WorkEnumTypeWrapper): ...
+    WORK_UNSPECIFIED: Lease.Work.ValueType  # 0
+    WORK_DIALOGUE: Lease.Work.ValueType  # 1
+    WORK_RENDER: Lease.Work.ValueType  # 2
+    WORK_EVALUATION: Lease.Work.ValueType  # 3
+    WORK_TRAINING: Lease.Work.ValueType  # 4
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Lease._State.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Lease._State.ValueType  # 0
+        STATE_WAITING: Lease._State.ValueType  # 1
+        STATE_ACTIVE: Lease._State.ValueType  # 2
+        STATE_IDLE: Lease._State.ValueType  # 3
+        """Its holder has a model loaded and nothing to do."""
+        STATE_DRAINING: Lease._State.ValueType  # 4
+        """Its holder was asked to leave."""
+        STATE_LEAVING: Lease._State.ValueType  # 5
+        """Its holder has left; the driver has not confirmed it yet."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: Lease.State.ValueType  # 0
+    STATE_WAITING: Lease.State.ValueType  # 1
+    STATE_ACTIVE: Lease.State.ValueType  # 2
+    STATE_IDLE: Lease.State.ValueType  # 3
+    """Its holder has a model loaded and nothing to do."""
+    STATE_DRAINING: Lease.State.ValueType  # 4
+    """Its holder was asked to leave."""
+    STATE_LEAVING: Lease.State.ValueType  # 5
+    """Its holder has left; the driver has not confirmed it yet."""
+
+    NAME_FIELD_NUMBER: builtins.int
+    HOLDER_FIELD_NUMBER: builtins.int
+    GPU_FIELD_NUMBER: builtins.int
+    WORK_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
+    PREEMPTIBLE_FIELD_NUMBER: builtins.int
+    AGE_FIELD_NUMBER: builtins.int
+    EXPLANATION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """`leases/{token}`; empty while it waits."""
+    holder: builtins.str
+    """Who holds it: `operations/{operation}` or `hosts/{host}`."""
+    gpu: builtins.str
+    """`gpus/{uuid}`; empty while it waits."""
+    work: global___Lease.Work.ValueType
+    state: global___Lease.State.ValueType
+    bytes: builtins.int
+    tenant: builtins.str
+    preemptible: builtins.bool
+    """Whether it may be stopped at a checkpoint for more urgent work."""
+    explanation: builtins.str
+    """What is done about it and why, in one sentence."""
+    @property
+    def age(self) -> google.protobuf.duration_pb2.Duration:
+        """How long it has been held, or waited for."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        holder: builtins.str = ...,
+        gpu: builtins.str = ...,
+        work: global___Lease.Work.ValueType = ...,
+        state: global___Lease.State.ValueType = ...,
+        bytes: builtins.int = ...,
+        tenant: builtins.str = ...,
+        preemptible: builtins.bool = ...,
+        age: google.protobuf.duration_pb2.Duration | None = ...,
+        explanation: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["age", b"age"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["age", b"age", "bytes", b"bytes", "explanation", b"explanation", "gpu", b"gpu", "holder", b"holder", "name", b"name", "preemptible", b"preemptible", "state", b"state", "tenant", b"tenant", "work", b"work"]) -> None: ...
+
+global___Lease = Lease
+
+@typing.final
+class ListLeasesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListLeasesRequest = ListLeasesRequest
+
+@typing.final
+class ListLeasesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASES_FIELD_NUMBER: builtins.int
+    @property
+    def leases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Lease]: ...
+    def __init__(
+        self,
+        *,
+        leases: collections.abc.Iterable[global___Lease] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["leases", b"leases"]) -> None: ...
+
+global___ListLeasesResponse = ListLeasesResponse
+
+@typing.final
+class DrainGpuRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    UNDO_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """`gpus/{uuid}`; the identifier may also be an index, such as `gpus/0`."""
+    undo: builtins.bool
+    """Use it again."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        undo: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "undo", b"undo"]) -> None: ...
+
+global___DrainGpuRequest = DrainGpuRequest

@@ -35,6 +35,21 @@ class AdminServiceStub(object):
                 request_serializer=viseme_dot_v1_dot_admin__pb2.GetHostLogRequest.SerializeToString,
                 response_deserializer=viseme_dot_v1_dot_admin__pb2.GetHostLogResponse.FromString,
                 )
+        self.ListGpus = channel.unary_unary(
+                '/viseme.v1.AdminService/ListGpus',
+                request_serializer=viseme_dot_v1_dot_admin__pb2.ListGpusRequest.SerializeToString,
+                response_deserializer=viseme_dot_v1_dot_admin__pb2.ListGpusResponse.FromString,
+                )
+        self.ListLeases = channel.unary_unary(
+                '/viseme.v1.AdminService/ListLeases',
+                request_serializer=viseme_dot_v1_dot_admin__pb2.ListLeasesRequest.SerializeToString,
+                response_deserializer=viseme_dot_v1_dot_admin__pb2.ListLeasesResponse.FromString,
+                )
+        self.DrainGpu = channel.unary_unary(
+                '/viseme.v1.AdminService/DrainGpu',
+                request_serializer=viseme_dot_v1_dot_admin__pb2.DrainGpuRequest.SerializeToString,
+                response_deserializer=viseme_dot_v1_dot_admin__pb2.Gpu.FromString,
+                )
 
 
 class AdminServiceServicer(object):
@@ -69,6 +84,27 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListGpus(self, request, context):
+        """Lists the devices that models run on: GPUs, MIG instances and, last, the processor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLeases(self, request, context):
+        """Lists who holds memory of a device, and who waits for it and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainGpu(self, request, context):
+        """Places nothing more on a device and asks its holders to leave, or uses it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +127,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetHostLog,
                     request_deserializer=viseme_dot_v1_dot_admin__pb2.GetHostLogRequest.FromString,
                     response_serializer=viseme_dot_v1_dot_admin__pb2.GetHostLogResponse.SerializeToString,
+            ),
+            'ListGpus': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGpus,
+                    request_deserializer=viseme_dot_v1_dot_admin__pb2.ListGpusRequest.FromString,
+                    response_serializer=viseme_dot_v1_dot_admin__pb2.ListGpusResponse.SerializeToString,
+            ),
+            'ListLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLeases,
+                    request_deserializer=viseme_dot_v1_dot_admin__pb2.ListLeasesRequest.FromString,
+                    response_serializer=viseme_dot_v1_dot_admin__pb2.ListLeasesResponse.SerializeToString,
+            ),
+            'DrainGpu': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainGpu,
+                    request_deserializer=viseme_dot_v1_dot_admin__pb2.DrainGpuRequest.FromString,
+                    response_serializer=viseme_dot_v1_dot_admin__pb2.Gpu.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -168,5 +219,56 @@ class AdminService(object):
         return grpc.experimental.unary_unary(request, target, '/viseme.v1.AdminService/GetHostLog',
             viseme_dot_v1_dot_admin__pb2.GetHostLogRequest.SerializeToString,
             viseme_dot_v1_dot_admin__pb2.GetHostLogResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListGpus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/viseme.v1.AdminService/ListGpus',
+            viseme_dot_v1_dot_admin__pb2.ListGpusRequest.SerializeToString,
+            viseme_dot_v1_dot_admin__pb2.ListGpusResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/viseme.v1.AdminService/ListLeases',
+            viseme_dot_v1_dot_admin__pb2.ListLeasesRequest.SerializeToString,
+            viseme_dot_v1_dot_admin__pb2.ListLeasesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DrainGpu(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/viseme.v1.AdminService/DrainGpu',
+            viseme_dot_v1_dot_admin__pb2.DrainGpuRequest.SerializeToString,
+            viseme_dot_v1_dot_admin__pb2.Gpu.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

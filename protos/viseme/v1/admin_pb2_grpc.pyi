@@ -45,6 +45,24 @@ class AdminServiceStub:
     ]
     """Returns the end of a host's log."""
 
+    ListGpus: grpc.UnaryUnaryMultiCallable[
+        viseme.v1.admin_pb2.ListGpusRequest,
+        viseme.v1.admin_pb2.ListGpusResponse,
+    ]
+    """Lists the devices that models run on: GPUs, MIG instances and, last, the processor."""
+
+    ListLeases: grpc.UnaryUnaryMultiCallable[
+        viseme.v1.admin_pb2.ListLeasesRequest,
+        viseme.v1.admin_pb2.ListLeasesResponse,
+    ]
+    """Lists who holds memory of a device, and who waits for it and why."""
+
+    DrainGpu: grpc.UnaryUnaryMultiCallable[
+        viseme.v1.admin_pb2.DrainGpuRequest,
+        viseme.v1.admin_pb2.Gpu,
+    ]
+    """Places nothing more on a device and asks its holders to leave, or uses it again."""
+
 class AdminServiceAsyncStub:
     """For the operator of this server."""
 
@@ -71,6 +89,24 @@ class AdminServiceAsyncStub:
         viseme.v1.admin_pb2.GetHostLogResponse,
     ]
     """Returns the end of a host's log."""
+
+    ListGpus: grpc.aio.UnaryUnaryMultiCallable[
+        viseme.v1.admin_pb2.ListGpusRequest,
+        viseme.v1.admin_pb2.ListGpusResponse,
+    ]
+    """Lists the devices that models run on: GPUs, MIG instances and, last, the processor."""
+
+    ListLeases: grpc.aio.UnaryUnaryMultiCallable[
+        viseme.v1.admin_pb2.ListLeasesRequest,
+        viseme.v1.admin_pb2.ListLeasesResponse,
+    ]
+    """Lists who holds memory of a device, and who waits for it and why."""
+
+    DrainGpu: grpc.aio.UnaryUnaryMultiCallable[
+        viseme.v1.admin_pb2.DrainGpuRequest,
+        viseme.v1.admin_pb2.Gpu,
+    ]
+    """Places nothing more on a device and asks its holders to leave, or uses it again."""
 
 class AdminServiceServicer(metaclass=abc.ABCMeta):
     """For the operator of this server."""
@@ -106,5 +142,29 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[viseme.v1.admin_pb2.GetHostLogResponse, collections.abc.Awaitable[viseme.v1.admin_pb2.GetHostLogResponse]]:
         """Returns the end of a host's log."""
+
+    @abc.abstractmethod
+    def ListGpus(
+        self,
+        request: viseme.v1.admin_pb2.ListGpusRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[viseme.v1.admin_pb2.ListGpusResponse, collections.abc.Awaitable[viseme.v1.admin_pb2.ListGpusResponse]]:
+        """Lists the devices that models run on: GPUs, MIG instances and, last, the processor."""
+
+    @abc.abstractmethod
+    def ListLeases(
+        self,
+        request: viseme.v1.admin_pb2.ListLeasesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[viseme.v1.admin_pb2.ListLeasesResponse, collections.abc.Awaitable[viseme.v1.admin_pb2.ListLeasesResponse]]:
+        """Lists who holds memory of a device, and who waits for it and why."""
+
+    @abc.abstractmethod
+    def DrainGpu(
+        self,
+        request: viseme.v1.admin_pb2.DrainGpuRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[viseme.v1.admin_pb2.Gpu, collections.abc.Awaitable[viseme.v1.admin_pb2.Gpu]]:
+        """Places nothing more on a device and asks its holders to leave, or uses it again."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

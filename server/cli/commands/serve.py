@@ -32,7 +32,7 @@ def serve(
     """
     import asyncio
 
-    from server import app
+    from server import serving
     from server.cli.console import say
     from server.cli.preparation import Preparation
     from server.cli.progress import ProgressDisplay
@@ -55,7 +55,7 @@ def serve(
         else:
             say(f"viseme serves at {address}. Ask it: viseme say FILE -o reply.mp4. Stop it: Ctrl-C.")
 
-    asyncio.run(app.serve(settings, ready=ready, warm=warm))
+    asyncio.run(serving.serve(settings, ready=ready, warm=warm))
 
 
 def _obey_parent(address: str) -> None:
