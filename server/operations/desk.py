@@ -10,6 +10,7 @@ from typing import Final
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gpu_scheduler import Class
 from server.error_status import status_message
 from server.errors import (
     AvatarBusy,
@@ -21,7 +22,7 @@ from server.errors import (
 )
 from server.operations.owned import bare, owned
 from server.operations.runner import OperationRunner
-from server.operations.store import Acceptance, LogLine, OperationRecord, OperationStore, Priority
+from server.operations.store import Acceptance, LogLine, OperationRecord, OperationStore
 
 _LOOK_SECONDS: Final = 0.2
 _CANCEL_SECONDS: Final = 30
@@ -63,7 +64,7 @@ class OperationDesk:
         request_id: str,
         *,
         owner: str = "",
-        priority: Priority = Priority.TRAINING,
+        priority: Class = Class.TRAINING,
     ) -> OperationRecord:
         """Accepts an operation; when this returns it will be carried out, whatever happens.
 

@@ -8,19 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Literal, Protocol
 
+from gpu_scheduler import Class
+
 State = Literal["pending", "running", "done"]
-
-
-class Priority(IntEnum):
-    """Classes of work; what is urgent is begun first, within a class what has waited longest."""
-
-    DIALOGUE = 0
-    RENDER = 1
-    EVALUATION = 2
-    TRAINING = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +89,7 @@ class Acceptance:
     metadata: bytes
     request_id: str = ""
     owner: str = ""
-    priority: int = Priority.TRAINING
+    priority: int = Class.TRAINING
 
 
 class OperationStore(Protocol):

@@ -13,11 +13,11 @@ torch = pytest.importorskip("torch")
 
 from model_hosts.talking_gaussian.bundle import Camera  # noqa: E402
 from model_hosts.talking_gaussian.model.deformation import Splats as Planes  # noqa: E402
+from model_hosts.talking_gaussian.rendering.cuda_motion import multiply  # noqa: E402
 from model_hosts.talking_gaussian.rendering.rasteriser import CpuRasteriser  # noqa: E402
 from model_hosts.talking_gaussian.training import threads  # noqa: E402
 from model_hosts.talking_gaussian.training.cpu_raster import draw  # noqa: E402
 from model_hosts.talking_gaussian.training.rasterise import Splats, rasterise  # noqa: E402
-from model_hosts.talking_gaussian.training.scene import multiply  # noqa: E402
 from tests.doubles import plain_rasteriser  # noqa: E402
 from tests.doubles.dense_rasteriser import dense, doubtful  # noqa: E402
 from tools.gsplat_fixture import IMAGE, STEPS, read_scene  # noqa: E402

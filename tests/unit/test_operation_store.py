@@ -18,8 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from gpu_scheduler import Class
 from server.errors import AvatarBusy, FieldInvalid, OperationNotFound, RequestIdReused
-from server.operations.store import LogLine, OperationRecord, OperationStore, Priority
+from server.operations.store import LogLine, OperationRecord, OperationStore
 from tests.unit.operation_stores import OpenStore, accept, listed, open_store, store
 
 __all__ = ["open_store", "store"]
@@ -50,7 +51,7 @@ def test_the_same_request_is_accepted_once(store: OperationStore) -> None:
         b"request",
         b"metadata",
         0,
-        Priority.TRAINING,
+        Class.TRAINING,
         "",
     )
     assert before - 1 <= first.created <= time.time() + 1
@@ -95,8 +96,8 @@ def test_operations_outlive_the_store(open_store: OpenStore) -> None:
 
 
 def test_the_urgent_goes_first_then_what_has_waited_longest(store: OperationStore) -> None:
-    wanted = [Priority.TRAINING, Priority.RENDER, Priority.TRAINING, Priority.DIALOGUE, Priority.EVALUATION]
-    for number, priority in enumerate((*wanted, Priority.RENDER)):
+    wanted = [Class.TRAINING, Class.RENDER, Class.TRAINING, Class.DIALOGUE, Class.EVALUATION]
+    for number, priority in enumerate((*wanted, Class.RENDER)):
         accept(store, f"avatars/a{number}", priority=priority)
     order = [claimed(store).target for _ in range(6)]
     assert order == [f"avatars/a{number}" for number in (3, 1, 5, 4, 0, 2)]
@@ -260,8 +261,8 @@ class Holders(RuleBasedStateMachine):
         if hasattr(self, "store"):
             self.store.close()
 
-    @rule(target_number=st.integers(0, 3), priority=st.sampled_from(Priority))
-    def accept(self, target_number: int, priority: Priority) -> None:
+    @rule(target_number=st.integers(0, 3), priority=st.sampled_from(Class))
+    def accept(self, target_number: int, priority: Class) -> None:
         target = f"avatars/a{target_number}"
         try:
             record = accept(self.store, target, priority=priority)

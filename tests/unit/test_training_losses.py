@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from model_hosts.talking_gaussian.bundle import Camera  # noqa: E402
 from model_hosts.talking_gaussian.model.deformation import Segment  # noqa: E402
 from model_hosts.talking_gaussian.model.deformation import Splats as Planes  # noqa: E402
+from model_hosts.talking_gaussian.rendering.cuda_motion import multiply  # noqa: E402
 from model_hosts.talking_gaussian.training.losses import (  # noqa: E402
     Structure,
     crop,
@@ -19,7 +20,7 @@ from model_hosts.talking_gaussian.training.losses import (  # noqa: E402
     pyramid,
 )
 from model_hosts.talking_gaussian.training.rasterise import Splats  # noqa: E402
-from model_hosts.talking_gaussian.training.scene import multiply, quaternions  # noqa: E402
+from model_hosts.talking_gaussian.training.scene import quaternions  # noqa: E402
 from tests.doubles.dense_rasteriser import dense, rotation_matrices  # noqa: E402
 from tests.doubles.plain_rasteriser import render  # noqa: E402
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model_hosts.talking_gaussian.rendering.cuda_motion import multiply
 from model_hosts.talking_gaussian.training.initialise import Start
 from model_hosts.talking_gaussian.training.networks import POSITION_STEP, SMALL_STEP, Deformation
 from model_hosts.talking_gaussian.training.rasterise import Splats
@@ -221,21 +222,6 @@ def _pose(splats: Splats, branch: Branch, pose: Tensor) -> Splats:
         means=splats.means @ rotation.transpose(1, 2) + shift[:, None],
         quats=multiply(turn, splats.quats),
         colours=splats.colours + shade,
-    )
-
-
-def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Products of quaternions [..., 4] wxyz."""
-    a, b, c, d = left.unbind(-1)
-    e, f, g, h = right.unbind(-1)
-    return torch.stack(
-        [
-            a * e - b * f - c * g - d * h,
-            a * f + b * e + c * h - d * g,
-            a * g - b * h + c * e + d * f,
-            a * h + b * g - c * f + d * e,
-        ],
-        -1,
     )
 
 
