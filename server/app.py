@@ -55,10 +55,8 @@ from server.hosts.gpu_leases import HostLeases
 from server.hosts.manifest import load_manifests
 from server.hosts.pool import HostPool
 from server.listening import bind, new_server
-from server.llm.embedded import EmbeddedProvider
-from server.llm.failover import Failover
-from server.llm.openai_compatible import ConfiguredProvider
-from server.llm.provider import Manner
+from server.llm.failover import Failover, Patience
+from server.llm.roster import candidates_of, manner_of
 from server.media.decode import AudioDecoder
 from server.media.spool import disk_full_as_error
 from server.metrics import Metrics, MetricsServer, Sources
@@ -168,10 +166,7 @@ class Application:
         self._decoder = AudioDecoder(self._scratch)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the type stubs
         self._server: grpc.aio.Server | None = None
-        self._providers: list[ConfiguredProvider | EmbeddedProvider] = [
-            *(ConfiguredProvider(provider) for provider in settings.llm.providers),
-            *([EmbeddedProvider(self.hosts, settings.hosts.chat)] if settings.llm.embedded else []),
-        ]
+        self._candidates = candidates_of(settings.llm, self.hosts, settings.hosts.chat)
 
     async def start(self) -> str:
         """Starts serving.
@@ -262,8 +257,8 @@ class Application:
             await self._retention.stop()
         if self._operations is not None:
             self._operations.close()
-        for provider in self._providers:
-            await provider.close()
+        for candidate in self._candidates:
+            await candidate.provider.close()
         await asyncio.to_thread(self._decoder.close)
         await self.hosts.close()
         await self.placement.close()
@@ -291,12 +286,15 @@ class Application:
         """Adds all services; returns the full names of viseme's own."""
         settings, deadlines = self.settings, self.settings.deadlines
         answers = Failover(
-            self._providers,
-            manner=Manner(settings.llm.persona, settings.llm.max_tokens),
-            prepare_seconds=deadlines.start_host,
-            first_token_seconds=deadlines.first_token,
-            gap_seconds=deadlines.token_gap,
-            begun=self._metrics.first_token,
+            self._candidates,
+            manner=partial(manner_of, settings.llm),
+            patience=Patience(
+                prepare=deadlines.start_host,
+                failover=deadlines.failover,
+                first_token=deadlines.first_token,
+                gap=deadlines.token_gap,
+            ),
+            ended=self._metrics.answer,
         )
         hosts = HostAccess(self.hosts, start_seconds=deadlines.start_host)
         stores, admission, scratch = self.stores, self._admission, self._scratch

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -29,20 +27,16 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from server.config_table import Table
 from server.environment_choice import EnvironmentChoice
 from server.errors import ConfigInvalid
+from server.llm.config import Llm
 
 DEFAULT_FILE: Final = Path(__file__).resolve().parent.parent / "configs" / "viseme.toml"
 MANIFESTS: Final = Path(__file__).resolve().parent.parent / "model_hosts"
 
 
-class _Table(BaseModel):
-    """A table of the file; a key it does not know is a mistake worth telling."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(_Table):
+class Limits(Table):
     """What one caller may ask of the server."""
 
     max_audio_seconds: float = Field(default=300, gt=0)
@@ -75,14 +69,14 @@ class Limits(_Table):
     """Turns and renders of one tenant at the same time."""
 
 
-class Access(_Table):
+class Access(Table):
     """Who may call."""
 
     tokens: bool = False
     """Ask every caller for a token, also on this machine; other machines are always asked."""
 
 
-class Tls(_Table):
+class Tls(Table):
     """Encryption; files in PEM."""
 
     certificate: Path | None = None
@@ -106,7 +100,7 @@ class Tls(_Table):
         return self
 
 
-class Observability(_Table):
+class Observability(Table):
     """What can be seen of the server from outside."""
 
     json_logs: bool = False
@@ -128,7 +122,7 @@ class Observability(_Table):
         return listen
 
 
-class HostNames(_Table):
+class HostNames(Table):
     """Which model host serves which capability."""
 
     transcribe: str = "whisper"
@@ -138,7 +132,7 @@ class HostNames(_Table):
     train: str = "talking_gaussian_train"
 
 
-class HostEnvironment(_Table):
+class HostEnvironment(Table):
     """How the environment of one host is made."""
 
     made_with: Literal["auto", "uv", "venv", "conda", "interpreter"] | None = None
@@ -153,7 +147,7 @@ class HostEnvironment(_Table):
         return EnvironmentChoice(self.made_with, self.python, self.conda)
 
 
-class Deadlines(_Table):
+class Deadlines(Table):
     """Longest time of each stage in seconds."""
 
     start_host: float = Field(default=1200, gt=0)
@@ -164,8 +158,10 @@ class Deadlines(_Table):
     """The whole voice note."""
     transcribe: float = Field(default=60, gt=0)
     """The whole voice note."""
+    failover: float = Field(default=1.5, gt=0)
+    """From the question to the first token of a language model that has another one behind it."""
     first_token: float = Field(default=20, gt=0)
-    """From the question to the first token of each language model."""
+    """The same of the last one, which may have to read the question on this machine's processor."""
     token_gap: float = Field(default=8, gt=0)
     """Between two tokens."""
     speak: float = Field(default=30, gt=0)
@@ -176,37 +172,7 @@ class Deadlines(_Table):
     """Putting the finished MP4 together."""
 
 
-class LlmProvider(_Table):
-    """One OpenAI-compatible language model."""
-
-    name: str = Field(min_length=1, pattern=r"^[a-z0-9_-]+$")
-    """Name in logs and in the reply."""
-    model: str = Field(min_length=1)
-    base_url: str = "https://api.openai.com/v1"
-    api_key_env: str = ""
-    """Name of the environment variable that holds the key; empty: the service needs none."""
-    temperature: float = Field(default=0.6, ge=0, le=2)
-
-
-class Llm(_Table):
-    """The language models and how they are asked."""
-
-    providers: tuple[LlmProvider, ...] = ()
-    """Asked in this order, each when the one before it gave no first token."""
-    embedded: bool = True
-    """Ask the embedded chat host when no provider answers."""
-    persona: str = (
-        "You are a friendly presenter who talks with people by video. Answer in one to three short spoken "
-        "sentences. Use plain words, no lists, no markup and no emoji."
-    )
-    """Who answers; the system message of every provider."""
-    max_tokens: int = Field(default=160, gt=0)
-    """Longest reply in tokens."""
-    max_reply_seconds: float = Field(default=20, gt=0)
-    """Longest reply when spoken; sentences that would go beyond it are left out."""
-
-
-class Speech(_Table):
+class Speech(Table):
     """How sentences are put together."""
 
     lead_seconds: float = Field(default=0.2, ge=0, le=3)
@@ -217,7 +183,7 @@ class Speech(_Table):
     """Silence after the last sentence, in which the mouth closes."""
 
 
-class Store(_Table):
+class Store(Table):
     """Where avatars are kept besides this machine."""
 
     blobs: str = ""
@@ -228,7 +194,7 @@ class Store(_Table):
     """TOML file with `key` and `secret` that only its owner can read; empty: the environment has them."""
 
 
-class HostNeeds(_Table):
+class HostNeeds(Table):
     """What a host needs of a node."""
 
     gpus: float = Field(default=0, ge=0)
@@ -241,7 +207,7 @@ class HostNeeds(_Table):
     """Further resources that nodes were given (`ray start --resources`)."""
 
 
-class Cluster(_Table):
+class Cluster(Table):
     """Other machines that run model hosts."""
 
     address: str = Field(default="", pattern=r"^$|^\S+:\d+$")
@@ -254,7 +220,7 @@ class Cluster(_Table):
     """The hosts that run on nodes; the others run on this machine."""
 
 
-class TenantQuota(_Table):
+class TenantQuota(Table):
     """What a tenant may hold of the GPUs at a time."""
 
     gpu_memory_mib: int | None = Field(default=None, gt=0)
@@ -265,7 +231,7 @@ class TenantQuota(_Table):
     """Its share against the shares of others."""
 
 
-class Scheduling(_Table):
+class Scheduling(Table):
     """Who gets the GPU."""
 
     minimum_run_seconds: float = Field(default=60, ge=0)
@@ -276,7 +242,7 @@ class Scheduling(_Table):
     """By tenant."""
 
 
-class Operations(_Table):
+class Operations(Table):
     """Long work: where it is kept, and for how long."""
 
     database: SecretStr = SecretStr("")

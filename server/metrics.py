@@ -16,6 +16,7 @@ from server.access.audit import EndedCall
 from server.dialogue.events import StageTimes
 from server.errors import PortInUse
 from server.hosts.status import HostState, HostStatus
+from server.llm.account import Account
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _WAIT_SECONDS: Final = (0.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
@@ -63,6 +64,18 @@ class Metrics:
         self._first_token = self._histogram(
             "first_token_seconds", "From the question to the first token of the answer.", _SECONDS, "provider"
         )
+        self._answers = self._counter(
+            "llm_answers", "Questions to a language model, by how they ended.", "provider", "outcome"
+        )
+        self._tokens = self._counter(
+            "llm_tokens", "Tokens as the services counted them.", "provider", "direction"
+        )
+        self._uncounted = self._counter(
+            "llm_uncounted", "Answers whose tokens the service did not count.", "provider", "direction"
+        )
+        self._cost = self._counter(
+            "llm_cost", "What answers cost where tokens and prices are known, in their currency.", "provider"
+        )
         self._waits = self._histogram(
             "operation_wait_seconds",
             "How long operations waited until they were begun.",
@@ -90,9 +103,20 @@ class Metrics:
             if times.first_output is not None:
                 self._first.labels(times.stage).observe(max(0.0, times.first_output))
 
-    def first_token(self, provider: str, seconds: float) -> None:
-        """Notes how long a language model took to begin."""
-        self._first_token.labels(provider).observe(seconds)
+    def answer(self, account: Account) -> None:
+        """Counts a question to a language model."""
+        provider, usage = account.provider, account.usage
+        self._answers.labels(provider, account.outcome).inc()
+        if account.first_token_seconds is None:
+            return
+        self._first_token.labels(provider).observe(account.first_token_seconds)
+        for direction, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+            if tokens is None:
+                self._uncounted.labels(provider, direction).inc()
+            else:
+                self._tokens.labels(provider, direction).inc(tokens)
+        if account.cost is not None:
+            self._cost.labels(provider).inc(account.cost)
 
     def operation_begun(self, kind: str, waited: float) -> None:
         """Notes how long an operation waited."""

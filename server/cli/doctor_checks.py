@@ -265,7 +265,11 @@ def _nvml_gpus() -> list[str]:
 def language_models(settings: Settings, environment: Callable[[str], str | None] = os.environ.get) -> Check:
     """Who writes the replies."""
     providers = settings.llm.providers
-    keyless = [one for one in providers if one.api_key_env and not environment(one.api_key_env)]
+    keyless = [
+        one
+        for one in providers
+        if one.api_key_env and not environment(one.api_key_env) and one.api_key_file is None
+    ]
     words = [f"{one.name}/{one.model}" for one in providers if one not in keyless]
     if settings.llm.embedded:
         words.append("the embedded model")

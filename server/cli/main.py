@@ -16,6 +16,7 @@ from server.cli.commands import (
     gpus,
     hosts,
     jobs,
+    llm,
     render,
     say,
     serve,
@@ -42,6 +43,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(hosts.app, name="hosts")
 app.add_typer(assets.app, name="assets")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(llm.app, name="llm")
 app.command("gpus")(gpus.gpus)
 app.command("leases")(gpus.leases)
 app.command("drain")(gpus.drain)

@@ -140,7 +140,7 @@ class Turn:
         early = self._hosts.start_early(*self._needed_hosts())
         try:
             heard = await self._hear()
-            question = Question(heard.text, heard.language)
+            question = Question(heard.text, heard.language, self._request.avatar.name)
             async with FragmentJoiner(self._scratch) as joiner:
                 await together(self._reply(question), self._speak(), self._render(joiner))
                 await self._finish(joiner)

@@ -11,7 +11,7 @@ import openai
 from server.errors import AssetMissing, HostLost, VisemeError
 from server.host_calls import ModelHosts
 from server.llm.openai_compatible import OpenAICompatible
-from server.llm.provider import Manner, Message, ProviderFailed
+from server.llm.provider import Manner, Message, ProviderFailed, Usage
 
 _SAMPLING: Final = {"repeat_penalty": 1.1}
 """Without a penalty the small model loops and apologises over and over (measured over 20 questions)."""
@@ -86,12 +86,12 @@ class EmbeddedProvider:
         if self._client is not None:
             await self._client.close()
 
-    async def stream(self, messages: list[Message], *, max_tokens: int) -> AsyncGenerator[str]:
+    async def stream(self, messages: list[Message], *, max_tokens: int, usage: Usage) -> AsyncGenerator[str]:
         """See `Provider.stream`."""
         if self._client is None:
             raise ProviderFailed("is not prepared")
         try:
-            async with aclosing(self._client.stream(messages, max_tokens=max_tokens)) as pieces:
+            async with aclosing(self._client.stream(messages, max_tokens=max_tokens, usage=usage)) as pieces:
                 async for piece in pieces:
                     yield piece
         except ProviderFailed as failure:

@@ -16,6 +16,8 @@ from typing import Final, TypeVar
 import structlog
 
 from server.errors import LlmUnavailable, VisemeError
+from server.llm.account import Account, Prices
+from server.llm.breaker import Breaker
 from server.llm.prompt import messages_for
 from server.llm.provider import Manner, Provider, ProviderFailed
 
@@ -30,10 +32,12 @@ class Question:
     Attributes:
         text: What the user said.
         language: BCP 47 tag of its language, or empty.
+        avatar: `avatars/ID` of who answers; decides on the persona.
     """
 
     text: str
     language: str
+    avatar: str = ""
 
 
 @dataclass(slots=True)
@@ -51,39 +55,67 @@ class Answer:
     max_sentences: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A language model, and how this server deals with it.
+
+    Attributes:
+        provider: The model.
+        breaker: Remembers how it fared.
+        prices: What its tokens cost.
+        first_token_seconds: Its own deadline; None for the one of its place in the order.
+    """
+
+    provider: Provider
+    breaker: Breaker
+    prices: Prices
+    first_token_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Longest times in seconds.
+
+    Attributes:
+        prepare: To make a provider ready.
+        failover: From the question to the first token, of a model with another one behind it.
+        first_token: The same of the last one.
+        gap: Between two tokens.
+    """
+
+    prepare: float
+    failover: float
+    first_token: float
+    gap: float
+
+
 class Failover:
     """The language models of this server, in order.
 
     Args:
-        providers: Asked one after another.
-        manner: How they answer, but for those with a manner of their own.
-        prepare_seconds: Longest time to make a provider ready.
-        first_token_seconds: From the request to the first token with text in it.
-        gap_seconds: Between two tokens.
-        begun: Is told which provider gave its first token, and after how many seconds.
+        candidates: Asked one after another.
+        manner: Gives how they answer for an avatar, but for those with a manner of their own.
+        patience: Longest times.
+        ended: Is told what came of each question to a provider.
     """
 
     def __init__(
         self,
-        providers: Sequence[Provider],
+        candidates: Sequence[Candidate],
         *,
-        manner: Manner,
-        prepare_seconds: float,
-        first_token_seconds: float,
-        gap_seconds: float,
-        begun: Callable[[str, float], None] = lambda _provider, _seconds: None,
+        manner: Callable[[str], Manner],
+        patience: Patience,
+        ended: Callable[[Account], None] = lambda _: None,
     ) -> None:
-        self._providers = tuple(providers)
+        self._candidates = tuple(candidates)
         self._manner = manner
-        self._prepare_seconds = prepare_seconds
-        self._first_token_seconds = first_token_seconds
-        self._gap_seconds = gap_seconds
-        self._begun = begun
+        self._patience = patience
+        self._ended = ended
 
     @property
     def names(self) -> list[str]:
         """`PROVIDER/MODEL` of each, in the order they are asked."""
-        return [provider.name for provider in self._providers]
+        return [candidate.provider.name for candidate in self._candidates]
 
     async def ask(self, question: Question, answer: Answer) -> AsyncGenerator[str]:
         """Gives the answer's text as it is written.
@@ -97,58 +129,85 @@ class Failover:
             VisemeError: The only provider is the embedded one, and this is why it cannot be asked.
         """
         problems: list[tuple[str, ProviderFailed]] = []
-        for provider in self._providers:
-            asked = time.monotonic()
+        for number, candidate in enumerate(self._candidates, 1):
+            provider, breaker, last = candidate.provider, candidate.breaker, number == len(self._candidates)
+            ticket = breaker.admit(insist=last)
+            if ticket is None:
+                problems.append((provider.name, _left_alone(breaker)))
+                continue
+            account = Account(provider.name, candidate.prices)
             try:
-                async with aclosing(self._first_then_rest(provider, question)) as pieces:
+                async with aclosing(self._first_then_rest(candidate, question, account, last)) as pieces:
                     async for piece in pieces:
                         if not answer.provider:
-                            answer.provider = provider.name
-                            self._begun(provider.name, time.monotonic() - asked)
-                            answer.max_sentences = self._manner_of(provider).max_sentences
+                            answer.provider = account.provider = provider.name
+                            answer.max_sentences = self._manner_of(provider, question).max_sentences
                         yield piece
-                    return
+                account.outcome = "done"
+                breaker.succeeded()
+                return
             except ProviderFailed as failure:
-                _log.warning("llm_failed", provider=provider.name, problem=failure.problem)
+                account.failed(failure)
+                breaker.failed(ticket, failure)
                 if answer.provider:
                     answer.truncated = True
                     return
                 problems.append((provider.name, failure))
+            finally:
+                if account.outcome == "stopped":
+                    # Whoever asked has heard enough, or went away.
+                    if answer.provider:
+                        breaker.succeeded()
+                    breaker.abandoned(ticket)
+                account.log(_log)
+                self._ended(account)
         raise _unavailable(problems)
 
-    def _manner_of(self, provider: Provider) -> Manner:
-        return provider.manner or self._manner
+    def _manner_of(self, provider: Provider, question: Question) -> Manner:
+        return provider.manner or self._manner(question.avatar)
 
-    async def _first_then_rest(self, provider: Provider, question: Question) -> AsyncGenerator[str]:
-        """One provider's answer, with deadlines that comments in the stream do not push back.
+    async def _first_then_rest(
+        self, candidate: Candidate, question: Question, account: Account, last: bool
+    ) -> AsyncGenerator[str]:
+        """One provider's answer, with deadlines that nothing but words pushes back.
 
         Raises:
             ProviderFailed: It failed, or was too slow.
         """
-        await _within(self._prepare_seconds, provider.prepare(), "did not become ready in time")
-        manner = self._manner_of(provider)
+        provider, patience = candidate.provider, self._patience
+        await _before(time.monotonic() + patience.prepare, provider.prepare(), "did not become ready in time")
+        manner = self._manner_of(provider, question)
         messages = messages_for(manner, provider.languages, question.text, question.language)
-        async with aclosing(provider.stream(messages, max_tokens=manner.max_tokens)) as pieces:
-            seconds, problem = self._first_token_seconds, "gave no first token in time"
-            empty = True
-            while True:
-                try:
-                    piece = await _within(seconds, anext(pieces), problem)
-                except StopAsyncIteration:
-                    break
-                empty = False
+        seconds = candidate.first_token_seconds or (patience.first_token if last else patience.failover)
+        deadline, problem = time.monotonic() + seconds, "gave no first token in time"
+        stream = provider.stream(messages, max_tokens=manner.max_tokens, usage=account.usage)
+        async with aclosing(stream) as pieces:
+            while (piece := await _before(deadline, anext(pieces, None), problem)) is not None:
+                if not piece.strip():
+                    # Blanks before the first word are no answer yet, and later no sign of life.
+                    if account.first_token_seconds is not None:
+                        yield piece
+                    continue
+                account.token()
                 yield piece
-                seconds, problem = self._gap_seconds, "stopped in the middle"
-            if empty:
-                raise ProviderFailed("gave an empty answer")
+                deadline, problem = time.monotonic() + patience.gap, "stopped in the middle"
+        if account.first_token_seconds is None:
+            raise ProviderFailed("gave an empty answer")
 
 
-async def _within(seconds: float, awaitable: Awaitable[_T], problem: str) -> _T:
+async def _before(deadline: float, awaitable: Awaitable[_T], problem: str) -> _T:
     try:
-        async with asyncio.timeout(seconds):
+        # The loop's clock is the monotonic one.
+        async with asyncio.timeout(deadline - time.monotonic()):
             return await awaitable
     except TimeoutError:
         raise ProviderFailed(problem) from None
+
+
+def _left_alone(breaker: Breaker) -> ProviderFailed:
+    remaining = breaker.remaining
+    words = f"is left alone for {remaining:.0f} s after failures" if remaining else "is being tried again"
+    return ProviderFailed(words, retry_after=remaining)
 
 
 def _unavailable(problems: list[tuple[str, ProviderFailed]]) -> VisemeError:
@@ -160,4 +219,8 @@ def _unavailable(problems: list[tuple[str, ProviderFailed]]) -> VisemeError:
         return problems[0][1].error
     told = "; ".join(f"{name}: {failure.problem.rstrip('.')}" for name, failure in problems)
     fix = next((failure.fix for _, failure in problems if failure.fix), None)
-    return LlmUnavailable(f"No language model answers: {told}.", fix=fix)
+    unavailable = LlmUnavailable(f"No language model answers: {told}.", fix=fix)
+    waits = [failure.retry_after for _, failure in problems if failure.retry_after is not None]
+    if len(waits) == len(problems):
+        unavailable.retry_seconds = max(unavailable.retry_seconds, min(waits))
+    return unavailable

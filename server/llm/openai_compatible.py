@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import openai
 
-from server.llm.provider import Manner, Message, ProviderFailed
+from server.llm.chunks import USAGE_SECONDS, ChunkReader, not_an_answer, status_failure
+from server.llm.keys import read_key
+from server.llm.provider import Manner, Message, ProviderFailed, Usage
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
-    from server.config import LlmProvider
+    from server.llm.config import LlmProvider
 
+_OPENAI: Final = "https://api.openai.com/v1"
 _NO_KEY_NEEDED: Final = "none"
 _CONNECT_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 120.0
@@ -32,6 +36,7 @@ class OpenAICompatible:
         temperature: 0 for the likeliest answer.
         languages: Languages it answers well in; empty for all.
         manner: The manner it needs, when that of the settings does not suit it.
+        count_tokens: Whether the service is asked for the number of tokens.
         extra: Further fields of the request's body.
     """
 
@@ -45,11 +50,13 @@ class OpenAICompatible:
         temperature: float = 0.6,
         languages: frozenset[str] = frozenset(),
         manner: Manner | None = None,
+        count_tokens: bool = False,
         extra: Mapping[str, object] | None = None,
     ) -> None:
         self._name = name
         self._model = model
         self._temperature = temperature
+        self._count_tokens = count_tokens
         self._extra = dict(extra or {})
         self.languages = languages
         self.manner = manner
@@ -73,67 +80,81 @@ class OpenAICompatible:
         """Closes the connections."""
         await self._client.close()
 
-    async def stream(self, messages: list[Message], *, max_tokens: int) -> AsyncGenerator[str]:
+    async def stream(self, messages: list[Message], *, max_tokens: int, usage: Usage) -> AsyncGenerator[str]:
         """See `Provider.stream`."""
-        try:
+        reader = ChunkReader(usage)
+        with _failures():
             reply = await self._client.chat.completions.create(
                 model=self._model,
                 messages=[_parameter(message) for message in messages],
                 max_tokens=max_tokens,
                 temperature=self._temperature,
                 stream=True,
+                stream_options={"include_usage": True} if self._count_tokens else openai.omit,
                 extra_body=self._extra,
             )
-        except (openai.OpenAIError, OSError, ValueError) as error:
-            raise _failure(error) from error
-        finished: str | None = None
         try:
-            async for chunk in reply:
-                for choice in chunk.choices[:1]:
-                    finished = choice.finish_reason or finished
-                    if choice.delta.content:
-                        yield choice.delta.content
-        # Half a JSON document, a chunk without the expected fields: a service may send anything.
-        except (openai.OpenAIError, OSError, ValueError, TypeError, AttributeError, LookupError) as error:
-            raise _failure(error) from error
-        except Exception as error:
-            # The SDK lets the errors of its transport through while a stream is read.
-            if type(error).__module__.partition(".")[0] not in {"httpx", "httpx2", "httpcore", "httpcore2"}:
-                raise
-            raise ProviderFailed("broke the connection") from error
+            chunks = aiter(reply)
+            while True:
+                with _failures():
+                    chunk = await _next(chunks, reader)
+                if chunk is None:
+                    break
+                if text := reader.text(chunk):
+                    yield text
         finally:
             await reply.close()
-        if finished != "stop":
-            raise ProviderFailed(
-                "ended without saying that it was done" if finished is None else f"stopped early ({finished})"
-            )
+        reader.end()
 
 
 class ConfiguredProvider(OpenAICompatible):
-    """A provider of the configuration, with its key from the environment."""
+    """A provider of the configuration, with its key from the environment or a file."""
 
     def __init__(self, config: LlmProvider) -> None:
-        self._key_variable = config.api_key_env
-        self._has_key = not config.api_key_env or bool(os.environ.get(config.api_key_env))
+        self._config = config
         super().__init__(
             config.name,
             config.model,
-            base_url=config.base_url,
-            api_key=os.environ.get(config.api_key_env, "") if config.api_key_env else "",
+            base_url=config.base_url or _OPENAI,
             temperature=config.temperature,
+            count_tokens=config.count_tokens,
+            extra=config.extra,
         )
 
     async def prepare(self) -> None:
-        """Checks that there is a key.
+        """Reads the key; a file that was written anew counts from the next question.
 
         Raises:
-            ProviderFailed: The environment variable is empty.
+            ProviderFailed: There is none.
         """
-        if not self._has_key:
-            raise ProviderFailed(
-                f"has no key in {self._key_variable}",
-                fix=f"Set {self._key_variable} in the server's environment.",
-            )
+        key = read_key(self._config.api_key_env, self._config.api_key_file)
+        self._client.api_key = key or _NO_KEY_NEEDED
+
+
+async def _next(chunks: AsyncIterator[object], reader: ChunkReader) -> object | None:
+    """The next chunk; None at the end, or when the number of tokens does not come."""
+    try:
+        async with asyncio.timeout(USAGE_SECONDS if reader.finished else None):
+            return await anext(chunks, None)
+    except TimeoutError:
+        if reader.finished:
+            return None
+        raise
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """What the SDK raises, as ours."""
+    try:
+        yield
+    # Half a JSON document, a chunk without the expected fields: a service may send anything.
+    except (openai.OpenAIError, OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise _failure(error) from error
+    except Exception as error:
+        # The SDK lets the errors of its transport through while a stream is read.
+        if type(error).__module__.partition(".")[0] not in {"httpx", "httpx2", "httpcore", "httpcore2"}:
+            raise
+        raise ProviderFailed("broke the connection") from error
 
 
 def _parameter(message: Message) -> ChatCompletionMessageParam:
@@ -145,21 +166,12 @@ def _parameter(message: Message) -> ChatCompletionMessageParam:
 
 
 def _failure(error: Exception) -> ProviderFailed:
-    """What happened in a few words of our own: the service's message may quote the request or the key."""
-    fix: str | None = None
     match error:
-        case openai.AuthenticationError() | openai.PermissionDeniedError():
-            problem, fix = f"refused the key ({error.status_code})", "Check the key and what it may do."
-        case openai.RateLimitError():
-            problem = "is over its rate limit or out of credit (429)"
-        case openai.NotFoundError():
-            problem, fix = "does not know the model (404)", "Check the model and base_url."
         case openai.APIStatusError():
-            problem = f"answered with status {error.status_code}"
+            return status_failure(error.status_code, error.response.headers)
         case openai.APITimeoutError():
-            problem = "did not answer in time"
+            return ProviderFailed("did not answer in time")
         case openai.APIConnectionError():
-            problem = "cannot be reached"
+            return ProviderFailed("cannot be reached")
         case _:
-            problem = "sent something that is not an answer"
-    return ProviderFailed(problem, fix=fix)
+            return not_an_answer()

@@ -35,6 +35,14 @@ class Manner:
     max_sentences: int = 0
 
 
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one answer as the service counted them; None where it did not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
 class ProviderFailed(Exception):  # noqa: N818 (named after what happened)
     """A provider gave no answer, or broke one off.
 
@@ -44,13 +52,28 @@ class ProviderFailed(Exception):  # noqa: N818 (named after what happened)
         problem: What happened, for example `refused the key (401)`.
         fix: What the operator can do about it, or None.
         error: The error of ours behind it, such as a model that is not installed.
+        retry_after: Seconds for which the service wants to be left alone, when it said so.
+        lasting: Whether it will be the same until somebody does something.
+        counts: Whether it says that the service is ill; one question that it refuses does not.
     """
 
-    def __init__(self, problem: str, *, fix: str | None = None, error: VisemeError | None = None) -> None:
+    def __init__(
+        self,
+        problem: str,
+        *,
+        fix: str | None = None,
+        error: VisemeError | None = None,
+        retry_after: float | None = None,
+        lasting: bool = False,
+        counts: bool = True,
+    ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.fix = fix
         self.error = error
+        self.retry_after = retry_after
+        self.lasting = lasting
+        self.counts = counts
 
 
 class Provider(Protocol):
@@ -75,7 +98,10 @@ class Provider(Protocol):
             ProviderFailed: It cannot be asked.
         """
 
-    def stream(self, messages: list[Message], *, max_tokens: int) -> AsyncGenerator[str]:
+    async def close(self) -> None:
+        """Closes its connections."""
+
+    def stream(self, messages: list[Message], *, max_tokens: int, usage: Usage) -> AsyncGenerator[str]:
         """Asks, and gives the answer's text in pieces, none of them empty.
 
         Closing the iterator ends the request. It ends by itself only when the model has said that it is done.
@@ -83,6 +109,7 @@ class Provider(Protocol):
         Args:
             messages: The conversation, the question last.
             max_tokens: Longest answer.
+            usage: Is filled in when the service tells it.
 
         Raises:
             ProviderFailed: No answer, or not a whole one.

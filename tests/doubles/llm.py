@@ -20,6 +20,12 @@ class LlmPlan:
         status: HTTP status; anything but 200 is an error.
         hang: Before which piece it stops and never goes on.
         keep_alive: Whether it sends comments while it hangs.
+        trickle: What it sends over and over while it hangs: deltas, such as an empty one or a role.
+        retry_after: The `Retry-After` of an error.
+        usage: Number of tokens sent and written that it tells when it is asked for them.
+        silent_end: Whether it keeps the line open after its last word.
+        raw: Bytes that it sends instead of the stream's first chunk, such as half a JSON document.
+        first_seconds: How long it thinks before its first piece.
         cut: Before which piece it ends the stream without a word; `drop`: it drops the connection instead.
         garbage: Before which piece it sends something that is not JSON.
         finish_reason: What it says at the end.
@@ -35,6 +41,12 @@ class LlmPlan:
     status: int = 200
     hang: int | None = None
     keep_alive: bool = False
+    trickle: dict[str, Any] | None = None
+    retry_after: str = ""
+    usage: tuple[int, int] | None = None
+    silent_end: bool = False
+    raw: bytes = b""
+    first_seconds: float = 0.0
     cut: int | None = None
     drop: int | None = None
     garbage: int | None = None
@@ -91,6 +103,8 @@ class LlmDouble:
             plan.reached.set()
             body = json.dumps({"error": {"message": f"secret of {plan.status}", "type": "double"}}).encode()
             writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n" % plan.status)
+            if plan.retry_after:
+                writer.write(f"Retry-After: {plan.retry_after}\r\n".encode())
             writer.write(b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
             await writer.drain()
             return
@@ -112,16 +126,18 @@ class LlmDouble:
         if plan.echo:
             question = plan.requests[-1]["messages"][-1]["content"]
             pieces = [f"{word} " for word in f"You said {question}. That is all I know.".split()]
+        if plan.raw:
+            plan.reached.set()
+            writer.write(plan.raw)
+            await writer.drain()
+            return
+        if plan.first_seconds:
+            await asyncio.sleep(plan.first_seconds)
         for index, piece in enumerate(pieces):
             if index in plan.gates:
                 await plan.gates[index].wait()
             if index == plan.hang:
-                plan.reached.set()
-                while not plan.gone.is_set():
-                    if plan.keep_alive:
-                        writer.write(b": still here\n\n")
-                        await writer.drain()
-                    await asyncio.wait([asyncio.ensure_future(plan.gone.wait())], timeout=0.05)
+                await self._hang(writer, plan)
                 return
             if index in {plan.cut, plan.drop}:
                 plan.reached.set()
@@ -135,17 +151,51 @@ class LlmDouble:
                 return
             await self._send(writer, {"content": piece}, None)
         if plan.finish_reason is not None:
-            await self._send(writer, {}, plan.finish_reason)
-            writer.write(b"data: [DONE]\n\n")
-            await writer.drain()
+            await self._end(writer, plan)
 
-    async def _send(self, writer: asyncio.StreamWriter, delta: dict[str, str], finish: str | None) -> None:
-        chunk = {
+    async def _hang(self, writer: asyncio.StreamWriter, plan: LlmPlan) -> None:
+        """Sends nothing that is an answer until the client goes away."""
+        plan.reached.set()
+        while not plan.gone.is_set():
+            if plan.keep_alive:
+                writer.write(b": still here\n\n")
+                await writer.drain()
+            if plan.trickle is not None:
+                await self._send(writer, plan.trickle, None)
+            await asyncio.wait([asyncio.ensure_future(plan.gone.wait())], timeout=0.05)
+
+    async def _end(self, writer: asyncio.StreamWriter, plan: LlmPlan) -> None:
+        await self._send(writer, {}, plan.finish_reason)
+        if plan.silent_end:
+            plan.reached.set()
+            await plan.gone.wait()
+            return
+        if plan.usage is not None and plan.requests[-1].get("stream_options"):
+            await self._send(writer, None, None, plan.usage)
+        writer.write(b"data: [DONE]\n\n")
+        await writer.drain()
+
+    async def _send(
+        self,
+        writer: asyncio.StreamWriter,
+        delta: dict[str, Any] | None,
+        finish: str | None,
+        usage: tuple[int, int] | None = None,
+    ) -> None:
+        choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
+        chunk: dict[str, Any] = {
             "id": "1",
             "object": "chat.completion.chunk",
             "created": 1,
             "model": "double",
-            "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+            "choices": choices,
         }
+        if usage is not None:
+            sent, written = usage
+            chunk["usage"] = {
+                "prompt_tokens": sent,
+                "completion_tokens": written,
+                "total_tokens": sent + written,
+            }
         writer.write(f"data: {json.dumps(chunk)}\n\n".encode())
         await writer.drain()
