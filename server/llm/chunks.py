@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from server.llm.provider import ProviderFailed, Usage
 
-USAGE_SECONDS: Final = 1.0
+USAGE_SECONDS: Final = 0.25
 """How long the number of tokens may take after the last word; an answer is not held up longer for it."""
 _LONGEST_WAIT: Final = 3600.0
 

@@ -167,11 +167,12 @@ class _Bridge(httpx.BaseTransport):
             self._task = asyncio.current_task()
             return await work()
 
-        self._waiting = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        waiting = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        self._waiting = waiting
         # Cancelled before there was anything to cancel.
         if self._cancelled:
-            self._waiting.cancel()
-        return self._waiting.result()
+            waiting.cancel()
+        return waiting.result()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """See `httpx.BaseTransport`."""

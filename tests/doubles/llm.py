@@ -23,6 +23,7 @@ class LlmPlan:
         trickle: What it sends over and over while it hangs: deltas, such as an empty one or a role.
         retry_after: The `Retry-After` of an error.
         usage: Number of tokens sent and written that it tells when it is asked for them.
+        usage_unasked: Whether it tells them in any case, as GLM does.
         silent_end: Whether it keeps the line open after its last word.
         raw: Bytes that it sends instead of the stream's first chunk, such as half a JSON document.
         first_seconds: How long it thinks before its first piece.
@@ -44,6 +45,7 @@ class LlmPlan:
     trickle: dict[str, Any] | None = None
     retry_after: str = ""
     usage: tuple[int, int] | None = None
+    usage_unasked: bool = False
     silent_end: bool = False
     raw: bytes = b""
     first_seconds: float = 0.0
@@ -80,6 +82,11 @@ class LlmDouble:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
         await self._server.wait_closed()
+
+    async def settled(self) -> None:
+        """Waits until no client is connected."""
+        while self._clients:
+            await asyncio.wait(self._clients)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -118,7 +125,11 @@ class LlmDouble:
 
     async def _watch(self, reader: asyncio.StreamReader, plan: LlmPlan) -> None:
         """Notes when the client goes away."""
-        if not await reader.read(1):
+        try:
+            gone = not await reader.read(1)
+        except ConnectionError:
+            gone = True
+        if gone:
             plan.gone.set()
 
     async def _write(self, writer: asyncio.StreamWriter, plan: LlmPlan) -> None:
@@ -170,7 +181,7 @@ class LlmDouble:
             plan.reached.set()
             await plan.gone.wait()
             return
-        if plan.usage is not None and plan.requests[-1].get("stream_options"):
+        if plan.usage is not None and (plan.usage_unasked or plan.requests[-1].get("stream_options")):
             await self._send(writer, None, None, plan.usage)
         writer.write(b"data: [DONE]\n\n")
         await writer.drain()

@@ -66,7 +66,7 @@ async def _try_all(settings: Settings) -> list[Trial]:
         environments=settings.environment_choices(),
         settings=settings.host_settings,
     )
-    # An environment is not built for a trial: that takes minutes, and `viseme hosts install` shows how far it is.
+    # No environment is built for a trial: that takes minutes, and `viseme hosts install` shows how far it is.
     llm = (
         settings.llm if _embedded_is_there(settings) else settings.llm.model_copy(update={"embedded": False})
     )
