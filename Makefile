@@ -52,7 +52,7 @@ test-cluster: .venv/.ready-test ## Tests of many machines: Ray nodes and an S3 s
 	.build/environments/cluster/bin/python -m pytest -m "" tests/integration/test_cluster.py tests/integration/test_blobs.py tests/unit/test_cluster.py $(PYTEST_ARGS)
 
 bench: .venv/.ready-test ## Every benchmark this machine can run
-	@for name in cpu_render long_render speech reply operations faults exposure scheduler; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $${failed:-0}
+	@for name in cpu_render long_render speech reply operations faults exposure scheduler failover; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $${failed:-0}
 
 clean: ## Remove what the commands above built here (not VISEME_HOME)
 	rm -rf .venv .build reply.mp4

@@ -2,8 +2,8 @@
 
 The services are doubles over real HTTP on this machine that fail in every way such services fail. For each
 fault the worst of several questions counts: from the question to the first token of the second model, less
-what that model needs when it is asked by itself. What stays behind is looked for after a thousand faulty calls
-in a row, through each SDK: connections on both sides, tasks, threads and memory.
+what that model needs when it is asked by itself. What stays behind is looked for after a thousand faulty
+calls in a row, through each SDK: connections on both sides, tasks, threads and memory.
 """
 
 from __future__ import annotations

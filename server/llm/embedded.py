@@ -76,6 +76,7 @@ class EmbeddedProvider:
                 base_url=address[0],
                 api_key=address[1],
                 temperature=0,
+                count_tokens=True,
                 extra=_SAMPLING,
             )
             if previous is not None:

@@ -20,6 +20,19 @@ def test_default_file_says_what_the_defaults_are(tmp_path: Path) -> None:
     assert load_settings(DEFAULT_FILE).model_dump() == load_settings(empty).model_dump()
 
 
+def test_examples_are_valid() -> None:
+    examples = DEFAULT_FILE.parent / "examples"
+    assert [one.name for one in load_settings(examples / "llm.toml").llm.providers] == [
+        "openai",
+        "zhipu",
+        "glm",
+        "deepseek",
+        "qwen",
+        "ollama",
+        "vllm",
+    ]
+
+
 def test_order_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
