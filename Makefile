@@ -5,7 +5,7 @@ OUTPUT ?= reply.mp4
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-embedded test-slow test-training test-cluster lint bench clean
+.PHONY: help setup demo test test-embedded test-slow test-training test-gpu test-cluster lint bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ test-slow: .venv/.ready-test ## Tests that take longer than half a minute
 test-training: .venv/.ready-test ## Tests of the trainer, in its own environment with torch
 	@tools/training_environment .build/environments/training
 	.build/environments/training/bin/python -m pytest -m "torch" $$(grep -rl --include="test_*.py" "mark.torch" tests) $(PYTEST_ARGS)
+
+test-gpu: .venv/.ready-test ## Tests that need an NVIDIA GPU and CUDA's compiler
+	@tools/training_environment .build/environments/training
+	.build/environments/training/bin/python -m pytest -m "gpu" tests/unit/test_gsplat.py tests/unit/test_training_cuda.py tests/unit/test_cuda_painter.py $(PYTEST_ARGS)
 
 test-cluster: .venv/.ready-test ## Tests of many machines: Ray nodes and an S3 server, all on this one
 	@tools/cluster_environment .build/environments/cluster
