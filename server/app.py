@@ -55,6 +55,7 @@ from server.hosts.gpu_leases import HostLeases
 from server.hosts.manifest import load_manifests
 from server.hosts.pool import HostPool
 from server.listening import bind, new_server
+from server.llm.config import Llm
 from server.llm.failover import Failover, Patience
 from server.llm.roster import candidates_of, manner_of
 from server.media.decode import AudioDecoder
@@ -166,7 +167,18 @@ class Application:
         self._decoder = AudioDecoder(self._scratch)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the type stubs
         self._server: grpc.aio.Server | None = None
-        self._candidates = candidates_of(settings.llm, self.hosts, settings.hosts.chat)
+        deadlines = settings.deadlines
+        self._answers = Failover(
+            candidates_of(settings.llm, self.hosts, settings.hosts.chat),
+            manner=partial(manner_of, settings.llm),
+            patience=Patience(
+                prepare=deadlines.start_host,
+                failover=deadlines.failover,
+                first_token=deadlines.first_token,
+                gap=deadlines.token_gap,
+            ),
+            ended=self._metrics.answer,
+        )
 
     async def start(self) -> str:
         """Starts serving.
@@ -239,6 +251,12 @@ class Application:
             if isinstance(outcome, Exception):
                 _log.warning("host_not_started", host=name, problem=str(outcome))
 
+    async def use_models(self, llm: Llm) -> None:
+        """Asks other language models from the next turn on; turns under way keep theirs."""
+        candidates = candidates_of(llm, self.hosts, self.settings.hosts.chat)
+        await self._answers.replace(candidates, partial(manner_of, llm))
+        _log.info("llm_reloaded", models=self._answers.names)
+
     async def stop(self, grace: float | None = None) -> None:
         """Stops: no new requests, running ones finish, what is still running after the grace is cancelled.
 
@@ -257,8 +275,7 @@ class Application:
             await self._retention.stop()
         if self._operations is not None:
             self._operations.close()
-        for candidate in self._candidates:
-            await candidate.provider.close()
+        await self._answers.close()
         await asyncio.to_thread(self._decoder.close)
         await self.hosts.close()
         await self.placement.close()
@@ -285,17 +302,6 @@ class Application:
     def _add_services(self, server: grpc.aio.Server, operations: OperationStore) -> Sequence[str]:
         """Adds all services; returns the full names of viseme's own."""
         settings, deadlines = self.settings, self.settings.deadlines
-        answers = Failover(
-            self._candidates,
-            manner=partial(manner_of, settings.llm),
-            patience=Patience(
-                prepare=deadlines.start_host,
-                failover=deadlines.failover,
-                first_token=deadlines.first_token,
-                gap=deadlines.token_gap,
-            ),
-            ended=self._metrics.answer,
-        )
         hosts = HostAccess(self.hosts, start_seconds=deadlines.start_host)
         stores, admission, scratch = self.stores, self._admission, self._scratch
         stages = Stages(self._metrics, self._tracing)
@@ -318,7 +324,7 @@ class Application:
             settings=settings,
             stores=stores,
             hosts=hosts,
-            answers=answers,
+            answers=self._answers,
             decoder=self._decoder,
             admission=admission,
             stages=stages,
@@ -336,7 +342,7 @@ class Application:
             hosts=self.hosts,
             admission=admission,
             home=settings.home,
-            llm_providers=lambda: answers.names,
+            llm_providers=lambda: self._answers.names,
             devices=DeviceDesk(self.placement),
         )
         dialogue_pb2_grpc.add_DialogueServiceServicer_to_server(dialogue, server)

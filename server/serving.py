@@ -12,6 +12,7 @@ import structlog
 
 from server.app import Application
 from server.config import Settings
+from server.errors import ConfigInvalid
 from server.progress import ProgressSink
 
 _log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("server")
@@ -23,6 +24,7 @@ async def serve(
     ready: Callable[[str], None] | None = None,
     progress: ProgressSink | None = None,
     warm: bool = False,
+    reread: Callable[[], Settings] | None = None,
 ) -> None:
     """Serves until SIGINT or SIGTERM; a second signal ends the grace.
 
@@ -31,6 +33,7 @@ async def serve(
         ready: Is told the address once the server answers.
         progress: Hears of environments being built.
         warm: Whether the model hosts are started at once, instead of when they are first needed.
+        reread: Reads the settings again; when given, SIGHUP has the language models taken from them.
 
     Raises:
         PortInUse: Another program listens on the port.
@@ -44,6 +47,15 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hangup(reread: Callable[[], Settings]) -> None:
+        reload = asyncio.ensure_future(_reload(application, reread))
+        reloads.add(reload)
+        reload.add_done_callback(reloads.discard)
+
+    if reread is not None:
+        loop.add_signal_handler(signal.SIGHUP, on_hangup, reread)
     warming: asyncio.Future[None] | None = None
     try:
         address = await application.start()
@@ -66,5 +78,15 @@ async def serve(
             await application.hurry()
         hurry.cancel()
         await graceful
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if reread is not None else [])):
             loop.remove_signal_handler(number)
+
+
+async def _reload(application: Application, reread: Callable[[], Settings]) -> None:
+    """Takes the language models of the settings as they are now; what is wrong there changes nothing."""
+    try:
+        settings = await asyncio.to_thread(reread)
+    except (ConfigInvalid, OSError) as error:
+        _log.error("llm_not_reloaded", problem=str(error))
+        return
+    await application.use_models(settings.llm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -53,6 +54,17 @@ class LlmProvider(Table):
     """Of a million tokens that are written."""
     extra: dict[str, JsonValue] = Field(default_factory=dict)
     """Further fields of the request, such as those that turn thinking off."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        # Not quoted: whoever writes a key there shall not find it in a log.
+        parts = urlsplit(url)
+        if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            raise ValueError("write it as https://HOST/v1")
+        if parts.username or parts.password:
+            raise ValueError("keys do not belong in a URL; use api_key_env or api_key_file")
+        return url
 
     @field_validator("api_key_file", mode="before")
     @classmethod

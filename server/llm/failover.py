@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -89,6 +89,33 @@ class Patience:
     gap: float
 
 
+class _Roster:
+    """Candidates that are in use until the last answer of theirs has ended."""
+
+    def __init__(self, candidates: Sequence[Candidate], manner: Callable[[str], Manner]) -> None:
+        self.candidates = tuple(candidates)
+        self.manner = manner
+        self._answers = 0
+        self._retired = False
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncIterator[None]:
+        self._answers += 1
+        try:
+            yield
+        finally:
+            self._answers -= 1
+            if self._retired:
+                await self.retire()
+
+    async def retire(self) -> None:
+        """Closes the providers, now or when the last answer has ended."""
+        self._retired = True
+        if not self._answers:
+            for candidate in self.candidates:
+                await candidate.provider.close()
+
+
 class Failover:
     """The language models of this server, in order.
 
@@ -107,15 +134,23 @@ class Failover:
         patience: Patience,
         ended: Callable[[Account], None] = lambda _: None,
     ) -> None:
-        self._candidates = tuple(candidates)
-        self._manner = manner
+        self._roster = _Roster(candidates, manner)
         self._patience = patience
         self._ended = ended
 
     @property
     def names(self) -> list[str]:
         """`PROVIDER/MODEL` of each, in the order they are asked."""
-        return [candidate.provider.name for candidate in self._candidates]
+        return [candidate.provider.name for candidate in self._roster.candidates]
+
+    async def replace(self, candidates: Sequence[Candidate], manner: Callable[[str], Manner]) -> None:
+        """Asks others from the next question on; answers under way are ended by those that began them."""
+        retired, self._roster = self._roster, _Roster(candidates, manner)
+        await retired.retire()
+
+    async def close(self) -> None:
+        """Closes the providers."""
+        await self._roster.retire()
 
     async def ask(self, question: Question, answer: Answer) -> AsyncGenerator[str]:
         """Gives the answer's text as it is written.
@@ -128,20 +163,28 @@ class Failover:
             LlmUnavailable: No provider gave a first token.
             VisemeError: The only provider is the embedded one, and this is why it cannot be asked.
         """
+        roster = self._roster
+        async with roster.in_use(), aclosing(self._ask(roster, question, answer)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _ask(self, roster: _Roster, question: Question, answer: Answer) -> AsyncGenerator[str]:
         problems: list[tuple[str, ProviderFailed]] = []
-        for number, candidate in enumerate(self._candidates, 1):
-            provider, breaker, last = candidate.provider, candidate.breaker, number == len(self._candidates)
+        for number, candidate in enumerate(roster.candidates, 1):
+            provider, breaker, last = candidate.provider, candidate.breaker, number == len(roster.candidates)
             ticket = breaker.admit(insist=last)
             if ticket is None:
                 problems.append((provider.name, _left_alone(breaker)))
                 continue
             account = Account(provider.name, candidate.prices)
+            manner = provider.manner or roster.manner(question.avatar)
+            writing = self._first_then_rest(candidate, question, manner, account, last=last)
             try:
-                async with aclosing(self._first_then_rest(candidate, question, account, last)) as pieces:
+                async with aclosing(writing) as pieces:
                     async for piece in pieces:
                         if not answer.provider:
                             answer.provider = account.provider = provider.name
-                            answer.max_sentences = self._manner_of(provider, question).max_sentences
+                            answer.max_sentences = manner.max_sentences
                         yield piece
                 account.outcome = "done"
                 breaker.succeeded()
@@ -163,11 +206,8 @@ class Failover:
                 self._ended(account)
         raise _unavailable(problems)
 
-    def _manner_of(self, provider: Provider, question: Question) -> Manner:
-        return provider.manner or self._manner(question.avatar)
-
     async def _first_then_rest(
-        self, candidate: Candidate, question: Question, account: Account, last: bool
+        self, candidate: Candidate, question: Question, manner: Manner, account: Account, *, last: bool
     ) -> AsyncGenerator[str]:
         """One provider's answer, with deadlines that nothing but words pushes back.
 
@@ -176,7 +216,6 @@ class Failover:
         """
         provider, patience = candidate.provider, self._patience
         await _before(time.monotonic() + patience.prepare, provider.prepare(), "did not become ready in time")
-        manner = self._manner_of(provider, question)
         messages = messages_for(manner, provider.languages, question.text, question.language)
         seconds = candidate.first_token_seconds or (patience.first_token if last else patience.failover)
         deadline, problem = time.monotonic() + seconds, "gave no first token in time"

@@ -33,7 +33,7 @@ class LlmPlan:
         gates: Events to wait for before a piece, by index.
         requests: Bodies of the requests.
         keys: Authorization headers.
-        reached: Set when it fails or hangs.
+        reached: Set when it fails, hangs or waits at a gate.
         gone: Set when a client went away while it wrote.
     """
 
@@ -146,6 +146,7 @@ class LlmDouble:
             await asyncio.sleep(plan.first_seconds)
         for index, piece in enumerate(pieces):
             if index in plan.gates:
+                plan.reached.set()
                 await plan.gates[index].wait()
             if index == plan.hang:
                 await self._hang(writer, plan)

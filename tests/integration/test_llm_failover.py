@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import logging
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,13 +17,15 @@ from typing import Any
 import pytest
 from viseme import AsyncClient
 
+from server.config import load_settings
 from server.llm.account import Account, Prices
 from server.llm.breaker import Breaker
-from server.llm.config import LlmProvider
+from server.llm.config import Llm, LlmProvider
 from server.llm.failover import Answer, Candidate, Failover, Patience, Question
 from server.llm.provider import Manner
 from server.llm.roster import provider_of
 from server.logging import configure_logging
+from server.serving import serve
 from tests.doubles.ask import ask, refusal
 from tests.doubles.llm import REPLY, LlmDouble, LlmPlan
 from tests.integration.conftest import StartWorld, World
@@ -381,3 +384,56 @@ async def test_status_names_all_models(start_world: StartWorld) -> None:
     world: World = await start_world()
     async with AsyncClient(world.address) as client:
         assert (await client.admin.status()).llm_providers == ("double/m",)
+
+
+async def test_other_models_from_the_next_turn_on(
+    start_world: StartWorld, doubles: tuple[LlmDouble, LlmDouble]
+) -> None:
+    world: World = await start_world()
+    other = doubles[0]
+    held = asyncio.Event()
+    world.llm.plan = LlmPlan(gates={10: held})
+    under_way = asyncio.ensure_future(ask(world.address, text="Hello"))
+    await asyncio.wait_for(world.llm.plan.reached.wait(), 10)
+    provider = LlmProvider(name="other", model="m", base_url=other.base_url)
+    await world.application.use_models(Llm(embedded=False, providers=(provider,), persona="You are new."))
+    reply, _ = await ask(world.address, text="Hello")
+    assert reply.provider == "other/m"
+    assert other.plan.requests[0]["messages"][0]["content"].startswith("You are new.")
+    held.set()
+    reply, _ = await under_way
+    assert reply.provider == "double/m" and reply.text == REPLY and not reply.truncated
+
+
+async def test_hangup_reads_the_configuration_again(
+    tmp_path: Path, doubles: tuple[LlmDouble, LlmDouble], capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "mine.toml"
+
+    def write(name: str) -> None:
+        config.write_text(
+            f'home = "{tmp_path / "home"}"\nlisten = "127.0.0.1:0"\n[llm]\nembedded = false\n'
+            f'[[llm.providers]]\nname = "{name}"\nmodel = "m"\nbase_url = "{doubles[0].base_url}"\n'
+        )
+
+    async def hang_up(event: str) -> tuple[str, ...]:
+        signal.raise_signal(signal.SIGHUP)
+        async with asyncio.timeout(10):
+            while event not in capfd.readouterr().err:  # noqa: ASYNC110 (as an operator would look)
+                await asyncio.sleep(0.01)
+        async with AsyncClient(where) as client:
+            return tuple((await client.admin.status()).llm_providers)
+
+    write("one")
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.ensure_future(
+        serve(load_settings(config), ready=address.set_result, reread=lambda: load_settings(config))
+    )
+    where = await asyncio.wait_for(address, 20)
+    configure_logging(level=logging.INFO)
+    write("two")
+    assert await hang_up("llm_reloaded") == ("two/m",)
+    write("Not A Name")
+    assert await hang_up("llm_not_reloaded") == ("two/m",)
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.wait_for(serving, 10)

@@ -63,6 +63,8 @@ def test_no_key(file: Path) -> None:
         ({"extra": {"tools": []}}, "tools is set by viseme"),
         ({"extra": {"stream": False}}, "stream is set by viseme"),
         ({"input_price": -1}, "input_price"),
+        ({"base_url": "api.example.org/v1"}, "https://HOST/v1"),
+        ({"base_url": "https://user:key@example.org/v1"}, "do not belong in a URL"),
     ],
 )
 def test_settings_that_are_refused(tmp_path: Path, provider: dict[str, object], words: str) -> None:

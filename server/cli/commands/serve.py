@@ -31,6 +31,7 @@ def serve(
     Examples: viseme serve; viseme serve --listen 127.0.0.1:0 --warm
     """
     import asyncio
+    import sys
 
     from server import serving
     from server.cli.console import say
@@ -55,7 +56,10 @@ def serve(
         else:
             say(f"viseme serves at {address}. Ask it: viseme say FILE -o reply.mp4. Stop it: Ctrl-C.")
 
-    asyncio.run(serving.serve(settings, ready=ready, warm=warm))
+    # In a terminal SIGHUP means that it was closed.
+    reloads = not private and not sys.stdin.isatty()
+    reread = (lambda: read_settings(config, listen=listen)) if reloads else None
+    asyncio.run(serving.serve(settings, ready=ready, warm=warm, reread=reread))
 
 
 def _obey_parent(address: str) -> None:
