@@ -18,6 +18,7 @@ from server.cli.console import size_text
 if TYPE_CHECKING:
     from server.cli.preparation import Preparation
     from server.config import Settings
+    from server.llm.config import LlmProvider
 
 MEMORY_BYTES: Final = int(2.5e9)
 """What all processes of a reply take together."""
@@ -265,11 +266,8 @@ def _nvml_gpus() -> list[str]:
 def language_models(settings: Settings, environment: Callable[[str], str | None] = os.environ.get) -> Check:
     """Who writes the replies."""
     providers = settings.llm.providers
-    keyless = [
-        one
-        for one in providers
-        if one.api_key_env and not environment(one.api_key_env) and one.api_key_file is None
-    ]
+    lacking = {one.name: fix for one in providers if (fix := _key_fix(one, environment))}
+    keyless = [one for one in providers if one.name in lacking]
     words = [f"{one.name}/{one.model}" for one in providers if one not in keyless]
     if settings.llm.embedded:
         words.append("the embedded model")
@@ -278,8 +276,24 @@ def language_models(settings: Settings, environment: Callable[[str], str | None]
             "language model",
             "note" if words else "missing",
             f"{', '.join(words) or 'none'}; no key for {', '.join(provider.name for provider in keyless)}",
-            f"export {keyless[0].api_key_env}=KEY",
+            lacking[keyless[0].name],
         )
     if not words:
         return Check("language model", "missing", "none", "Set llm.embedded = true in the configuration")
     return Check("language model", "ok", ", then ".join(words))
+
+
+def _key_fix(provider: LlmProvider, environment: Callable[[str], str | None]) -> str:
+    """The command that gives a provider its key; empty when it has one or needs none."""
+    from server.llm.keys import read_key
+    from server.llm.provider import ProviderFailed
+
+    if provider.api_key_env and environment(provider.api_key_env):
+        return ""
+    if provider.api_key_file is None:
+        return f"export {provider.api_key_env}=KEY" if provider.api_key_env else ""
+    try:
+        read_key("", provider.api_key_file)
+    except ProviderFailed as failure:
+        return failure.fix or f"Write the key to {provider.api_key_file}"
+    return ""

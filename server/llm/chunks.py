@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,6 +12,7 @@ from server.llm.provider import ProviderFailed, Usage
 
 USAGE_SECONDS: Final = 0.25
 """How long the number of tokens may take after the last word; an answer is not held up longer for it."""
+_REASON: Final = re.compile(r"[a-z_]{1,30}")
 _LONGEST_WAIT: Final = 3600.0
 
 
@@ -38,8 +40,8 @@ class ChunkReader:
         """
         try:
             if (counted := getattr(chunk, "usage", None)) is not None:
-                self._usage.input_tokens = _count(counted.prompt_tokens)
-                self._usage.output_tokens = _count(counted.completion_tokens)
+                self._usage.input_tokens = _count(getattr(counted, "prompt_tokens", None))
+                self._usage.output_tokens = _count(getattr(counted, "completion_tokens", None))
             for choice in (chunk.choices or ())[:1]:
                 self._finish = choice.finish_reason or self._finish
                 content = choice.delta.content if choice.delta is not None else None
@@ -61,7 +63,8 @@ class ChunkReader:
             raise ProviderFailed("ended without saying that it was done")
         if self._finish != "stop":
             # Too long, or not to be said: that is about this question, the service is well.
-            raise ProviderFailed(f"stopped early ({self._finish[:40]})", counts=False)
+            reason = self._finish if _REASON.fullmatch(str(self._finish)) else "for a reason of its own"
+            raise ProviderFailed(f"stopped early ({reason})", counts=False)
 
 
 def not_an_answer() -> ProviderFailed:

@@ -61,6 +61,9 @@ FAULTS: dict[str, Callable[[], LlmPlan]] = {
     "a list": lambda: LlmPlan(raw=b"data: [1, 2]\n\ndata: [DONE]\n\n"),
     "null": lambda: LlmPlan(raw=b"data: null\n\ndata: [DONE]\n\n"),
     "wrong types": lambda: LlmPlan(raw=b'data: {"choices": [{"delta": {"content": 7}}]}\n\n'),
+    "a reason of another type": lambda: LlmPlan(
+        raw=b'data: {"choices": [{"delta": {}, "finish_reason": {"key": "secret"}}]}\n\n'
+    ),
     "an error in the stream": lambda: LlmPlan(raw=b'data: {"error": {"message": "secret"}}\n\n'),
     "nothing": lambda: LlmPlan(pieces=[]),
 }
@@ -304,6 +307,20 @@ async def test_avatars_have_personas_of_their_own(start_world: StartWorld) -> No
     )
     await ask(world.address, text="Hello")
     assert world.llm.plan.requests[-1]["messages"][0]["content"].startswith("You are nobody.")
+
+
+async def test_without_any_key_the_embedded_model_answers_and_says_so(
+    start_world: StartWorld, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keyless = [{"name": name, "model": "m", "api_key_env": "KEY_THAT_IS_NOT_SET"} for name in ("one", "two")]
+    world: World = await start_world(llm={"providers": keyless})
+    world.hosts["llama"].openai_base_url = world.llm.base_url
+    configure_logging(level=logging.INFO)
+    for _ in range(3):
+        reply, _ = await ask(world.address, text="Hello")
+        assert reply.provider == "embedded/double"
+    # No breaker hides the reason: it costs nothing to look for the key again.
+    assert capfd.readouterr().err.count("has no key in KEY_THAT_IS_NOT_SET") == 6
 
 
 async def test_tokens_are_in_the_metrics(start_world: StartWorld) -> None:

@@ -406,6 +406,14 @@ def test_language_models(tmp_path: Path) -> None:
     )
     alone = load_settings(home=tmp_path, llm={"providers": [provider], "embedded": False})
     assert doctor_checks.language_models(alone, lambda _: None).state == "missing"
+    file = tmp_path / "key"
+    filed = load_settings(home=tmp_path, llm={"providers": [{**provider, "api_key_file": str(file)}]})
+    assert doctor_checks.language_models(filed, lambda _: None).state == "note"
+    file.write_text("k")
+    file.chmod(0o644)
+    assert doctor_checks.language_models(filed, lambda _: None).fix == f"chmod 600 {file}"
+    file.chmod(0o600)
+    assert doctor_checks.language_models(filed, lambda _: None).state == "ok"
     nobody = load_settings(home=tmp_path, llm={"embedded": False})
     assert doctor_checks.language_models(nobody).state == "missing"
 
