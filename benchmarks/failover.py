@@ -3,7 +3,7 @@
 The services are doubles over real HTTP on this machine that fail in every way such services fail. For each
 fault the worst of several questions counts: from the question to the first token of the second model, less
 what that model needs when it is asked by itself. What stays behind is looked for after a thousand faulty
-calls in a row, through each SDK: connections on both sides, tasks, threads and memory.
+calls in a row, through each SDK: connections, open files, tasks and memory.
 """
 
 from __future__ import annotations
@@ -125,10 +125,11 @@ async def leaks(kind: Kind, calls: int) -> Figures:
                             pass
 
         async def settled() -> tuple[int, int, int, float]:
-            """Open files, tasks, threads, and memory in MiB, once the double has seen the last one go."""
-            await double.settled()
+            """Connections, open files, tasks, and memory in MiB, once the double has seen the last one go."""
+            connected = await double.settled()
             gc.collect()
-            counts = (process.num_fds(), len(asyncio.all_tasks()), process.num_threads())
+            # Those of the double, one for each connection, are counted as connections.
+            counts = (connected, process.num_fds(), len(asyncio.all_tasks()) - connected)
             return *counts, process.memory_info().rss / 2**20
 
         await call_all(WARM_CALLS)
@@ -138,7 +139,7 @@ async def leaks(kind: Kind, calls: int) -> Figures:
         seconds = time.perf_counter() - began
         after = await settled()
         await one.provider.close()
-    names = (("open files", ""), ("tasks", ""), ("threads", ""), ("memory", "MiB"))
+    names = (("connections", ""), ("open files", ""), ("tasks", ""), ("memory", "MiB"))
     grown = {
         name: (unit, late - early) for (name, unit), early, late in zip(names, before, after, strict=True)
     }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _ZHIPU: Final = "https://open.bigmodel.cn/api/paas/v4"
 _THREADS: Final = 32
+_CLOSE_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 120.0
 """Nothing at all from the service. The deadlines that count are the caller's."""
@@ -152,7 +153,7 @@ class _Bridge(httpx.BaseTransport):
     async def aclose(self) -> None:
         """Closes the connection, or gives it back when all has been read; after the thread has ended."""
         if self._task is not None:
-            await asyncio.wait({self._task})
+            await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
         if self._response is not None:
             await self._response.aclose()
 

@@ -83,10 +83,11 @@ class LlmDouble:
         await asyncio.gather(*self._clients, return_exceptions=True)
         await self._server.wait_closed()
 
-    async def settled(self) -> None:
-        """Waits until no client is connected."""
-        while self._clients:
-            await asyncio.wait(self._clients)
+    async def settled(self, seconds: float = 5.0) -> int:
+        """Waits until no client is connected, and gives how many still are after this time."""
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=seconds)
+        return len(self._clients)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
