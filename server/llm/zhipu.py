@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
@@ -107,10 +108,11 @@ class ZhipuProvider:
                     yield text
         finally:
             bridge.cancel()
-            try:
-                await reading
-            finally:
-                await bridge.aclose()
+            # Nobody who asked is held up by a connection that does not close.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await reading
+                    await bridge.aclose()
         reader.end()
 
     def _ask(self, bridge: _Bridge, messages: list[Message], max_tokens: int) -> Iterator[Any]:
@@ -153,7 +155,7 @@ class _Bridge(httpx.BaseTransport):
     async def aclose(self) -> None:
         """Closes the connection, or gives it back when all has been read; after the thread has ended."""
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
+            await asyncio.wait({self._task})
         if self._response is not None:
             await self._response.aclose()
 
