@@ -489,7 +489,9 @@ async def test_a_training_outlives_its_node(
     await caller.avatars.DeleteAvatar(avatar_pb2.DeleteAvatarRequest(name="avatars/ada"))
     await caller.close()
     await application.stop(0)
-    assert open_blobs(BlobSettings(settings.store.blobs, s3.endpoint)).keys("") == []
+    # The node may have died in the middle of an upload: what that left is swept a day later.
+    left = open_blobs(BlobSettings(settings.store.blobs, s3.endpoint)).keys("")
+    assert [key for key in left if not key.startswith(".uploads/")] == []
     cluster.add(place)
 
 
