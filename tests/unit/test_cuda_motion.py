@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from model_hosts.talking_gaussian.model.deformation import Deformer, FrameInput  # noqa: E402
+from model_hosts.talking_gaussian.rendering.cuda_colours import yuv_planes  # noqa: E402
 from model_hosts.talking_gaussian.rendering.cuda_motion import Driving, Motion, quaternion  # noqa: E402
 from tests.doubles.avatar import make_avatar  # noqa: E402
 
@@ -67,3 +68,20 @@ def test_a_batch_is_posed_as_each_frame_alone():
 def test_quaternions_of_half_turns_are_exact(axis):
     turn = 2 * np.outer(axis, axis) - np.eye(3)
     np.testing.assert_allclose(np.abs(quaternion(turn.astype(np.float32))), [0, *axis], atol=1e-6)
+
+
+def test_colours_become_planes_as_bt601_says():
+    pictures = torch.rand(2, 6, 8, 3, generator=torch.Generator().manual_seed(0))
+    planes = yuv_planes(pictures).numpy()
+    assert planes.shape == (2, 9, 8) and planes.dtype == np.uint8
+    red, green, blue = np.moveaxis(pictures.double().numpy(), -1, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    wanted = [16 + 219 * luma]
+    wanted += [128 + 112 * (part - luma) / (1 - weight) for part, weight in ((blue, 0.114), (red, 0.299))]
+    for frame in range(2):
+        flat = planes[frame].flatten()
+        for plane, start, stop in zip(wanted, (0, 48, 60), (48, 60, 72), strict=True):
+            value = plane[frame]
+            if start:
+                value = value.reshape(3, 2, 4, 2).mean((1, 3))
+            assert np.abs(flat[start:stop] - value.flatten()).max() <= 0.51

@@ -8,6 +8,7 @@ import gsplat
 import numpy as np
 import torch
 
+from model_hosts.talking_gaussian.rendering.cuda_colours import yuv_planes
 from model_hosts.talking_gaussian.rendering.cuda_motion import multiply, quaternion
 from model_hosts.talking_gaussian.rendering.limits import NEAR
 
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from model_hosts.talking_gaussian.images import RgbImage
     from model_hosts.talking_gaussian.model.deformation import Splats
     from model_hosts.talking_gaussian.rendering.rasteriser import YuvImage
-
-# BT.601, limited range: rows Y, Cb, Cr of R'G'B' in 0..1, and their offsets.
-_MATRIX = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
-_OFFSET = (16.5, 128.5, 128.5)
 
 
 def device_uuid() -> str | None:
@@ -45,8 +42,6 @@ class GsplatRasteriser:
         intrinsics = [[camera.focal, 0.0, camera.cx], [0.0, camera.focal, camera.cy], [0.0, 0.0, 1.0]]
         self._intrinsics = torch.tensor([intrinsics], device=self._device)
         self._view = torch.eye(4, device=self._device)[None]
-        self._matrix = torch.tensor(_MATRIX, device=self._device)
-        self._offset = torch.tensor(_OFFSET, device=self._device)
 
     def draw_rgb(self, splats: Splats) -> FloatArray:
         """See `Rasteriser`."""
@@ -56,12 +51,8 @@ class GsplatRasteriser:
     def draw_yuv(self, splats: Splats) -> YuvImage:
         """See `Rasteriser`."""
         with torch.no_grad():
-            yuv = self._draw(splats).clamp(0, 1) @ self._matrix.T
-            halves = yuv[..., 1:].reshape(self._height // 2, 2, self._width // 2, 2, 2).mean((1, 3))
-            luma = (yuv[..., 0] + self._offset[0]).to(torch.uint8).flatten()
-            chroma = (halves + self._offset[1:]).to(torch.uint8).permute(2, 0, 1).flatten()
-            planes = torch.cat([luma, chroma]).cpu().numpy()
-        return np.asarray(planes, np.uint8).reshape(self._height * 3 // 2, self._width)
+            planes = yuv_planes(self._draw(splats).clamp(0, 1)[None])[0]
+            return np.asarray(planes.cpu().numpy(), np.uint8)
 
     def _draw(self, splats: Splats) -> torch.Tensor:
         """The image [height, width, 3] on the GPU."""

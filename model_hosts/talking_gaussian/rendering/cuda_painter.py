@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from model_hosts.talking_gaussian.driving.state import FrameState
+from model_hosts.talking_gaussian.rendering.cuda_colours import yuv_planes
 from model_hosts.talking_gaussian.rendering.cuda_motion import Driving, Motion
 from model_hosts.talking_gaussian.rendering.limits import NEAR
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 8, 32)
 """Frames that are drawn together: one alone, a first fragment, as many as are worth it."""
-# BT.601, limited range: rows Y, Cb, Cr of R'G'B' in 0..1, and their offsets.
-_MATRIX = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
-_OFFSET = (16.5, 128.5, 128.5)
 _WARM_UPS = 2
 
 
@@ -152,13 +150,7 @@ class _Batch:
     def _finish(self) -> None:
         """Over the plate, and as YUV 4:2:0."""
         self._picture = torch.addcmul(self._colours, 1 - self._coverage, self._plate).clamp_(0, 1)
-        luma, chroma = self._picture, self._picture.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).mean((2, 4))
-        planes = []
-        for pixels, weights, offset in zip((luma, chroma, chroma), _MATRIX, _OFFSET, strict=True):
-            red, green, blue = pixels.unbind(-1)
-            values = weights[0] * red + weights[1] * green + weights[2] * blue + offset
-            planes.append(values.to(torch.uint8).flatten(1))
-        self._planes = torch.cat(planes, 1).unflatten(1, (-1, self._width))
+        self._planes = yuv_planes(self._picture)
 
 
 def _recorded(part: Callable[[], None], pool: tuple[int, int]) -> torch.cuda.CUDAGraph:
