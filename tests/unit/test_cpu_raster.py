@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from model_hosts.talking_gaussian.bundle import Camera  # noqa: E402
 from model_hosts.talking_gaussian.model.deformation import Splats as Planes  # noqa: E402
-from model_hosts.talking_gaussian.rendering.cuda_motion import multiply  # noqa: E402
+from model_hosts.talking_gaussian.rendering.quaternions import multiply  # noqa: E402
 from model_hosts.talking_gaussian.rendering.rasteriser import CpuRasteriser  # noqa: E402
 from model_hosts.talking_gaussian.training import threads  # noqa: E402
 from model_hosts.talking_gaussian.training.cpu_raster import draw  # noqa: E402

@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 
 from model_hosts.talking_gaussian.model.deformation import Deformer, FrameInput  # noqa: E402
 from model_hosts.talking_gaussian.rendering.cuda_colours import yuv_planes  # noqa: E402
-from model_hosts.talking_gaussian.rendering.cuda_motion import Driving, Motion, quaternion  # noqa: E402
+from model_hosts.talking_gaussian.rendering.cuda_motion import Driving, Motion  # noqa: E402
+from model_hosts.talking_gaussian.rendering.quaternions import quaternion  # noqa: E402
 from tests.doubles.avatar import make_avatar  # noqa: E402
 
 pytestmark = pytest.mark.torch

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from model_hosts.talking_gaussian.bundle import Camera  # noqa: E402
 from model_hosts.talking_gaussian.model.deformation import Segment  # noqa: E402
 from model_hosts.talking_gaussian.model.deformation import Splats as Planes  # noqa: E402
-from model_hosts.talking_gaussian.rendering.cuda_motion import multiply  # noqa: E402
+from model_hosts.talking_gaussian.rendering.quaternions import multiply  # noqa: E402
 from model_hosts.talking_gaussian.training.losses import (  # noqa: E402
     Structure,
     crop,

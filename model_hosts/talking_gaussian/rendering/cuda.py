@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from model_hosts.talking_gaussian.rendering.cuda_colours import yuv_planes
-from model_hosts.talking_gaussian.rendering.cuda_motion import multiply, quaternion
 from model_hosts.talking_gaussian.rendering.limits import NEAR
+from model_hosts.talking_gaussian.rendering.quaternions import multiply, quaternion
 
 if TYPE_CHECKING:
     # Types only: the machine that records gsplat's pictures has neither FFmpeg nor numba.

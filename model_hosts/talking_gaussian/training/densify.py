@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_hosts.talking_gaussian.rendering.cuda_motion import multiply
+from model_hosts.talking_gaussian.rendering.quaternions import multiply
 from model_hosts.talking_gaussian.training.optimiser import carry
 from model_hosts.talking_gaussian.training.scene import Branch, Scene
 from model_hosts.talking_gaussian.training.settings import Growth

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_hosts.talking_gaussian.rendering.cuda_motion import multiply
+from model_hosts.talking_gaussian.rendering.quaternions import multiply
 from model_hosts.talking_gaussian.training.initialise import Start
 from model_hosts.talking_gaussian.training.networks import POSITION_STEP, SMALL_STEP, Deformation
 from model_hosts.talking_gaussian.training.rasterise import Splats
